@@ -1,0 +1,45 @@
+import os
+from pathlib import Path
+
+# Before torch is loaded: threads that wait busily for each other come to a standstill beside
+# another busy process.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import pytest
+
+from skmars.datasets import make_terrain
+
+REAL_DATA = Path(
+    os.environ.get("SKMARS_DATA", Path(__file__).parents[2] / "shared" / "data" / "mars_terrain.npz")
+)
+
+
+@pytest.fixture(scope="session")
+def terrain():
+    """Small generated scenes: images (24, 32, 48) and masks with all five classes."""
+    X, y = make_terrain(24, shape=(32, 48), random_state=0)
+    y[0, :4, :4] = 4
+    y[1, :4, :4] = 4
+    return X, y
+
+
+@pytest.fixture
+def fast():
+    """Hyperparameters that make a fit take a moment."""
+    return {
+        "depth": 2,
+        "base_channels": 4,
+        "max_epochs": 2,
+        "batch_size": 8,
+        "precision": "float32",
+        "random_state": 0,
+    }
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Real tiles, or a skipped test where there are none."""
+    if not REAL_DATA.exists():
+        pytest.skip("no real images at hand; name their npz file in SKMARS_DATA")
+    return np.load(REAL_DATA)
