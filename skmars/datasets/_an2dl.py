@@ -1,0 +1,219 @@
+"""Files of the AN2DL challenge: the data set and the submission."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils import Bunch
+
+TARGET_NAMES = ["background", "soil", "bedrock", "sand", "big rock"]
+
+_DESCR = """\
+Grey images of Martian terrain with a label for every pixel, in the layout of the AN2DL challenge
+(Artificial Neural Networks and Deep Learning, Politecnico di Milano, 2024-25).
+
+Labels: 0 background, 1 soil, 2 bedrock, 3 sand, 4 big rock. The challenge scores the mean
+intersection over union of labels 1 to 4; pixels whose true label is 0 are left out.
+
+{n_train} training images of {height} x {width} pixels; {n_test} test images.
+"""
+
+
+def load_an2dl(
+    path: str | os.PathLike, *, return_X_y: bool = False
+) -> Bunch | tuple[np.ndarray, np.ndarray]:
+    """Load a data set in the layout of the AN2DL challenge.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The npz file. Key `training_set`, of shape (n, 2, height, width), holds images and masks
+        together. Keys `test_set`, `test_masks`, `training_sol` and `test_sol` are optional.
+    return_X_y : bool, default=False
+        If True, return `(images, target)` instead of a Bunch.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        images : ndarray of shape (n, height, width)
+            Training images: uint8 if all values are whole numbers from 0 to 255, else of the
+            type in the file.
+        target : ndarray of shape (n, height, width)
+            Training masks, uint8.
+        groups : ndarray of shape (n,) or None
+            The Martian day (sol) of each image. Images of one day show one scene.
+        test_images, test_target, test_groups : ndarray or None
+            The same of the test set; None for what the file does not have.
+        target_names : list of str
+            Names of labels 0 to 4.
+        DESCR : str
+            Description of the data set.
+    (images, target) : tuple if `return_X_y` is True
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not an npz file, lacks `training_set`, or an array has another shape than
+        expected, masks that are not whole numbers, or pickled objects.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from skmars.datasets import load_an2dl, make_terrain
+    >>> X, y = make_terrain(3, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "mars.npz")
+    ...     np.savez(path, training_set=np.stack([X, y], axis=1).astype(float))
+    ...     data = load_an2dl(path)
+    >>> data.images.shape, data.images.dtype
+    ((3, 64, 128), dtype('uint8'))
+    >>> data.target_names
+    ['background', 'soil', 'bedrock', 'sand', 'big rock']
+    """
+    with _open_npz(path) as archive:
+        images, target = _read_training_set(archive, path)
+        if return_X_y:
+            return images, target
+        test_images, test_target = _read_test_set(archive)
+        n_test = 0 if test_images is None else len(test_images)
+        height, width = images.shape[1:]
+        return Bunch(
+            images=images,
+            target=target,
+            groups=_read_groups(archive, "training_sol", images),
+            test_images=test_images,
+            test_target=test_target,
+            test_groups=_read_groups(archive, "test_sol", test_images),
+            target_names=list(TARGET_NAMES),
+            DESCR=_DESCR.format(n_train=len(images), height=height, width=width, n_test=n_test),
+        )
+
+
+def save_submission(y_pred: np.ndarray, path: str | os.PathLike) -> None:
+    """Write predicted masks as a submission to the AN2DL challenge.
+
+    A CSV file with the header `id,0,1,...` and one row for each image: its number, counted from
+    0, and the labels of its pixels, row by row. An existing file is replaced only once the new
+    one is complete.
+
+    Parameters
+    ----------
+    y_pred : ndarray of shape (n, height, width)
+        Predicted masks, of any integer type; labels from 0 to 255.
+    path : str or path-like
+        The file to write.
+
+    Raises
+    ------
+    ValueError
+        If `y_pred` is not a 3-D array of integers from 0 to 255.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from skmars.datasets import save_submission
+    >>> y_pred = np.array([[[1, 2], [3, 4]], [[1, 1], [2, 2]]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "submission.csv")
+    ...     save_submission(y_pred, path)
+    ...     with open(path) as file:
+    ...         print(file.read(), end="")
+    id,0,1,2,3
+    0,1,2,3,4
+    1,1,1,2,2
+    """
+    y_pred = np.asarray(y_pred)
+    if y_pred.ndim != 3 or y_pred.dtype.kind not in "iu":
+        raise ValueError(
+            "y_pred must be an integer array of shape (n, height, width), "
+            f"got shape {y_pred.shape} and dtype {y_pred.dtype}"
+        )
+    if y_pred.size and not 0 <= y_pred.min() <= y_pred.max() <= 255:
+        raise ValueError(
+            f"y_pred must hold labels from 0 to 255, got {y_pred.min()} to {y_pred.max()}"
+        )
+    n_pixels = y_pred.shape[1] * y_pred.shape[2]
+    # Looking labels up as text is several times faster than formatting every pixel.
+    text = np.array([str(label) for label in range(256)], dtype=object)
+    path = Path(path)
+    # In the same folder, as os.replace does not move a file between file systems.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="ascii", newline="\n") as file:
+            file.write(",".join(["id", *map(str, range(n_pixels))]) + "\n")
+            for i, mask in enumerate(y_pred):
+                file.write(f"{i},{','.join(text[mask.ravel()])}\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open_npz(path: str | os.PathLike) -> np.lib.npyio.NpzFile:
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path} is not an npz file: {error}") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} is not an npz file, it holds a single array")
+    return archive
+
+
+def _read_training_set(
+    archive: np.lib.npyio.NpzFile, path: str | os.PathLike
+) -> tuple[np.ndarray, np.ndarray]:
+    if "training_set" not in archive:
+        raise ValueError(f"{path} has no key 'training_set', it has {sorted(archive)}")
+    pairs = archive["training_set"]
+    if pairs.ndim != 4 or pairs.shape[1] != 2:
+        raise ValueError(
+            f"'training_set' must have the shape (n, 2, height, width), got {pairs.shape}"
+        )
+    return _compact(pairs[:, 0]), _as_mask(pairs[:, 1], "training_set")
+
+
+def _read_test_set(
+    archive: np.lib.npyio.NpzFile,
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if "test_set" not in archive:
+        return None, None
+    images = archive["test_set"]
+    if images.ndim != 3:
+        raise ValueError(f"'test_set' must have the shape (n, height, width), got {images.shape}")
+    if "test_masks" not in archive:
+        return _compact(images), None
+    masks = archive["test_masks"]
+    if masks.shape != images.shape:
+        raise ValueError(
+            f"'test_masks' must have the shape of 'test_set', {images.shape}, got {masks.shape}"
+        )
+    return _compact(images), _as_mask(masks, "test_masks")
+
+
+def _read_groups(
+    archive: np.lib.npyio.NpzFile, key: str, images: np.ndarray | None
+) -> np.ndarray | None:
+    if key not in archive or images is None:
+        return None
+    groups = archive[key]
+    if groups.shape != (len(images),):
+        raise ValueError(f"{key!r} must have the shape ({len(images)},), got {groups.shape}")
+    return groups
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    """Turn whole numbers from 0 to 255 of any type into uint8; leave others as they are."""
+    with np.errstate(invalid="ignore"):
+        small = values.astype(np.uint8)
+    return small if np.array_equal(small, values) else np.ascontiguousarray(values)
+
+
+def _as_mask(values: np.ndarray, key: str) -> np.ndarray:
+    mask = _compact(values)
+    if mask.dtype != np.uint8:
+        raise ValueError(f"the masks in {key!r} must hold whole numbers from 0 to 255")
+    return mask

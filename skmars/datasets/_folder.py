@@ -1,0 +1,210 @@
+"""Images and masks from folders of files."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.utils import Bunch
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_MASK_SUFFIXES = (".png", ".tif", ".tiff")
+_LOSSY_SUFFIXES = (".jpg", ".jpeg")
+_IMAGE_SUFFIXES = _MASK_SUFFIXES + _LOSSY_SUFFIXES
+_N_NAMED = 5
+
+
+def load_image_folder(
+    images: str | os.PathLike,
+    masks: str | os.PathLike | None = None,
+    *,
+    return_X_y: bool = False,
+) -> Bunch | tuple[np.ndarray | list[np.ndarray], np.ndarray | list[np.ndarray] | None]:
+    """Load images, and masks of the same names, from folders.
+
+    An image and its mask are a pair if their names are the same up to the suffix. Sub-folders,
+    hidden files and files of other kinds are passed over.
+
+    Parameters
+    ----------
+    images : str or path-like
+        Folder of PNG, TIFF or JPEG files, grey or in colour. 16-bit grey images stay as they
+        are, 16-bit colour is read with 8 bits. An alpha channel is dropped, palettes are
+        resolved to RGB.
+    masks : str or path-like, default=None
+        Folder of PNG or TIFF files: palette images, whose indices are the labels, or grey
+        images of 1, 8 or 16 bits, whose values are the labels.
+    return_X_y : bool, default=False
+        If True, return `(images, target)` instead of a Bunch.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        images : ndarray of shape (n, height, width) or (n, height, width, 3)
+            The images in natural order of their names ("tile2" before "tile10"). A list of
+            arrays if they differ in size. If some are in colour, grey ones become RGB.
+        target : ndarray of shape (n, height, width) or None
+            The masks, unsigned integers; a list if the images differ in size; None without
+            `masks`.
+        filenames : list of str
+            Paths of the images.
+        groups : None
+            Folders do not tell which images belong together.
+        target_names : None
+            Nor what the labels mean.
+        DESCR : str
+            Description of the data set.
+    (images, target) : tuple if `return_X_y` is True
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If a folder holds no images, two files have the same name up to the suffix, a file has
+        no partner, a mask is a JPEG or colour image, or differs from its image in size.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from PIL import Image
+    >>> from skmars.datasets import load_image_folder, make_terrain
+    >>> X, y = make_terrain(3, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, arrays in [("images", X), ("masks", y)]:
+    ...         os.mkdir(os.path.join(folder, name))
+    ...         for i, array in enumerate(arrays):
+    ...             Image.fromarray(array).save(os.path.join(folder, name, f"{i}.png"))
+    ...     data = load_image_folder(f"{folder}/images", f"{folder}/masks")
+    >>> data.images.shape, data.target.shape
+    ((3, 64, 128), (3, 64, 128))
+    """
+    image_files = _list_files(Path(images))
+    pixels = [_read(path, _image_to_array) for path in image_files.values()]
+    if any(image.ndim == 3 for image in pixels):
+        pixels = [
+            _as_rgb(image, path) for image, path in zip(pixels, image_files.values(), strict=True)
+        ]
+    labels = None
+    if masks is not None:
+        mask_files = _list_files(Path(masks))
+        _check_pairs(image_files, mask_files)
+        labels = [_read_mask(mask_files[stem]) for stem in image_files]
+        for stem, image, mask in zip(image_files, pixels, labels, strict=True):
+            if image.shape[:2] != mask.shape:
+                raise ValueError(
+                    f"{mask_files[stem]} is of (height, width) {mask.shape}, "
+                    f"its image of {image.shape[:2]}"
+                )
+    data, target = _stack(pixels), None if labels is None else _stack(labels)
+    if return_X_y:
+        return data, target
+    return Bunch(
+        images=data,
+        target=target,
+        filenames=[str(path) for path in image_files.values()],
+        groups=None,
+        target_names=None,
+        DESCR=f"{len(pixels)} images from {images}"
+        + (f" with masks from {masks}." if masks is not None else "."),
+    )
+
+
+def _list_files(folder: Path) -> dict[str, Path]:
+    """Paths of the images in a folder by their stem, in natural order."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: _natural_key(path.stem)):
+        is_image = path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file()
+        if not is_image or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            raise ValueError(f"{files[path.stem]} and {path} have the same name up to the suffix")
+        files[path.stem] = path
+    if not files:
+        raise ValueError(f"no PNG, TIFF or JPEG files in {folder}")
+    return files
+
+
+def _natural_key(stem: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", stem)
+    key = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
+    # Names such as "1" and "01" are equal as numbers.
+    return [*key, (2, 0, stem)]
+
+
+def _check_pairs(image_files: dict[str, Path], mask_files: dict[str, Path]) -> None:
+    problems = []
+    for missing, there, what in [
+        (mask_files, image_files, "images without a mask"),
+        (image_files, mask_files, "masks without an image"),
+    ]:
+        stems = [stem for stem in there if stem not in missing]
+        if stems:
+            dots = ", ..." if len(stems) > _N_NAMED else ""
+            problems.append(f"{len(stems)} {what}: {', '.join(stems[:_N_NAMED])}{dots}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _read(path: Path, convert: Callable[["Image.Image", Path], np.ndarray]) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return convert(image, path)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not an image that can be read") from error
+
+
+def _image_to_array(image: "Image.Image", path: Path) -> np.ndarray:
+    if image.mode == "LA":
+        return np.asarray(image.convert("L"))
+    if image.mode in ("L", "F", "I") or image.mode.startswith("I;16"):
+        return _native_grey(image)
+    return np.asarray(image.convert("L" if image.mode == "1" else "RGB"))
+
+
+def _mask_to_array(image: "Image.Image", path: Path) -> np.ndarray:
+    if image.mode in ("1", "L", "P"):
+        return np.asarray(image, dtype=np.uint8)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _native_grey(image)
+    raise ValueError(
+        f"{path} is of mode {image.mode}; a mask must be a palette image or a grey one of 1, 8 "
+        "or 16 bits"
+    )
+
+
+def _native_grey(image: "Image.Image") -> np.ndarray:
+    array = np.asarray(image)
+    # Pillow opens 16-bit PNG files as 32 bits in older versions, or big-endian.
+    is_16_bit = array.dtype.kind in "iu" and array.dtype.itemsize > 1
+    if is_16_bit and array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max:
+        return array.astype(np.uint16)
+    return array
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    if path.suffix.lower() in _LOSSY_SUFFIXES:
+        raise ValueError(
+            f"{path}: masks cannot be JPEG files, whose lossy compression alters labels; "
+            "save them as PNG or TIFF"
+        )
+    return _read(path, _mask_to_array)
+
+
+def _as_rgb(image: np.ndarray, path: Path) -> np.ndarray:
+    if image.ndim == 3:
+        return image
+    if image.dtype != np.uint8:
+        raise ValueError(f"{path} is a grey image of type {image.dtype} among 8-bit RGB images")
+    return np.repeat(image[..., None], 3, axis=2)
+
+
+def _stack(arrays: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    same_size = len({array.shape for array in arrays}) == 1
+    return np.stack(arrays) if same_size else arrays
