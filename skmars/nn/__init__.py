@@ -1,0 +1,21 @@
+"""The segmentation net and the parts it is built from, as plain torch modules."""
+
+from skmars.nn.aspp import ASPP
+from skmars.nn.attention import AttentionGate
+from skmars.nn.blocks import BLOCKS, PlainBlock, ResidualBlock
+from skmars.nn.skips import SKIPS, AddSkip, ConcatSkip, FusionSkip
+from skmars.nn.unet import FREEZABLE, AttentionASPPUNet
+
+__all__ = [
+    "ASPP",
+    "BLOCKS",
+    "FREEZABLE",
+    "SKIPS",
+    "AddSkip",
+    "AttentionASPPUNet",
+    "AttentionGate",
+    "ConcatSkip",
+    "FusionSkip",
+    "PlainBlock",
+    "ResidualBlock",
+]

@@ -1,0 +1,62 @@
+"""Atrous spatial pyramid pooling: context at several scales without losing resolution."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from skmars.nn.blocks import conv_bn
+
+__all__ = ["ASPP"]
+
+
+class ASPP(nn.Module):
+    """Parallel convolutions at several dilation rates and the image's mean, joined [1]_ [2]_.
+
+    A 1x1 convolution, one 3x3 convolution for each rate and the mean over the whole image
+    (projected and spread over every place) are concatenated and projected back. A tap that
+    falls outside of the feature map sees zeros; a rate of at least the map's height and width
+    therefore acts as a 1x1 convolution. The usual rates of 6, 12 and 18 are made for maps of 64
+    places a side; choose rates below the size of the bottleneck (8x16 for 64x128 images at
+    depth 3, 4x8 at depth 4).
+
+    Parameters
+    ----------
+    channels : int
+        Channels before and after; each branch has half as many.
+    dilation_rates : sequence of int, default=(1, 2, 4)
+        One 3x3 convolution for each, in places of the feature map.
+
+    References
+    ----------
+    .. [1] Chen, L.-C., Papandreou, G., Kokkinos, I., Murphy, K., Yuille, A. L. (2017). DeepLab:
+       Semantic image segmentation with deep convolutional nets, atrous convolution, and fully
+       connected CRFs. IEEE TPAMI, 40(4), 834-848.
+    .. [2] Chen, L.-C., Papandreou, G., Schroff, F., Adam, H. (2017). Rethinking atrous
+       convolution for semantic image segmentation. arXiv:1706.05587.
+    """
+
+    def __init__(self, channels: int, dilation_rates: Sequence[int] = (1, 2, 4)):
+        super().__init__()
+        width = max(channels // 2, 1)
+        self.branches = nn.ModuleList(
+            nn.Sequential(*layers, nn.ReLU(inplace=True))
+            for layers in [
+                conv_bn(channels, width, 1),
+                *(conv_bn(channels, width, 3, rate) for rate in dilation_rates),
+            ]
+        )
+        # One value an image: too few for batch statistics, so this branch has a bias instead.
+        self.image_pooling = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, width, 1), nn.ReLU(inplace=True)
+        )
+        n_branches = len(self.branches) + 1
+        self.project = nn.Sequential(
+            *conv_bn(n_branches * width, channels, 1), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(n, channels, H, W)` to the same shape."""
+        maps = [branch(x) for branch in self.branches]
+        maps.append(self.image_pooling(x).expand_as(maps[0]))
+        return self.project(torch.cat(maps, dim=1))
