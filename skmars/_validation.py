@@ -1,0 +1,218 @@
+"""Checks of what users pass in, made once, before anything is computed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.utils import assert_all_finite
+
+__all__ = [
+    "check_images",
+    "check_labels",
+    "check_masks",
+    "check_sample_weight",
+    "check_training_data",
+    "check_validation_data",
+    "count_channels",
+    "find_classes",
+    "is_image_list",
+    "random_generator",
+    "unique_labels",
+]
+
+
+def is_image_list(X) -> bool:
+    """Whether X is a list or tuple of separate images, which may differ in size."""
+    return (
+        isinstance(X, list | tuple) and len(X) > 0 and all(hasattr(image, "shape") for image in X)
+    )
+
+
+def check_images(X, *, n_channels: int | None = None, name: str = "X") -> np.ndarray:
+    """Check images and return them as an array, not copied if they are one.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, H, W) or (n, H, W, C)
+        Real numbers, finite.
+    n_channels : int or None
+        Channels that the images must have.
+    name : str
+        What to call the images in an error.
+
+    Returns
+    -------
+    X : ndarray of shape (n, H, W) or (n, H, W, C)
+
+    Raises
+    ------
+    TypeError
+        If X does not hold real numbers.
+    ValueError
+        If X has another number of dimensions or channels, is empty, or is not finite.
+    """
+    X = _as_array(X, name)
+    if X.ndim not in (3, 4):
+        raise ValueError(
+            f"{name} must have shape (n, H, W) or (n, H, W, C), got {X.ndim} dimensions: "
+            f"shape {X.shape}"
+        )
+    if X.size == 0:
+        raise ValueError(f"{name} is empty: shape {X.shape}")
+    if X.dtype.kind not in "buif":
+        raise TypeError(f"{name} must hold real numbers, got dtype {X.dtype}")
+    if X.dtype.kind == "f":
+        assert_all_finite(X, input_name=name)
+    if not X.dtype.isnative or X.dtype.itemsize > 8:
+        # torch has neither foreign byte orders nor extended precision.
+        X = X.astype(np.float64 if X.dtype.itemsize > 8 else X.dtype.newbyteorder("="))
+    if n_channels is not None and count_channels(X) != n_channels:
+        raise ValueError(
+            f"{name} has {count_channels(X)} channels (shape {X.shape}), "
+            f"but the segmenter was trained on images with {n_channels}"
+        )
+    return X
+
+
+def count_channels(X: np.ndarray) -> int:
+    """Channels of images `(n, H, W)` or `(n, H, W, C)`."""
+    return 1 if X.ndim == 3 else X.shape[3]
+
+
+def check_masks(y, X: np.ndarray, *, name: str = "y") -> np.ndarray:
+    """Check the masks of images and return them as an array, not copied if they are one.
+
+    Parameters
+    ----------
+    y : array-like of shape (n, H, W)
+        Integer labels; floating dtypes are accepted if each value is an integer.
+    X : ndarray of shape (n, H, W) or (n, H, W, C)
+        The images.
+    name : str
+        What to call the masks in an error.
+
+    Returns
+    -------
+    y : ndarray of shape (n, H, W)
+
+    Raises
+    ------
+    TypeError
+        If y holds no numbers.
+    ValueError
+        If the shape of y is not that of X, or a label is not an integer.
+    """
+    if y is None:
+        raise ValueError(f"{name} must be masks of shape (n, H, W), got None")
+    y = _as_array(y, name)
+    if y.shape != X.shape[:3]:
+        raise ValueError(
+            f"{name} must have one label for each pixel of the images, shape {X.shape[:3]}, "
+            f"got shape {y.shape}"
+        )
+    if y.dtype.kind == "f":
+        assert_all_finite(y, input_name=name)
+        if any(np.any(mask != np.rint(mask)) for mask in y):
+            raise ValueError(f"{name} must hold integer labels, got fractions")
+    elif y.dtype.kind not in "bui":
+        raise TypeError(f"{name} must hold integer labels, got dtype {y.dtype}")
+    return y
+
+
+def unique_labels(y: np.ndarray) -> np.ndarray:
+    """Sorted labels of masks `(n, H, W)`, found mask by mask to spare memory."""
+    return np.unique(np.concatenate([np.unique(mask) for mask in y]))
+
+
+def check_labels(y: np.ndarray, classes: np.ndarray, ignore_label, *, name: str = "y") -> None:
+    """Check that masks hold no label but the classes and the ignored one.
+
+    Raises
+    ------
+    ValueError
+        If there is another label.
+    """
+    known = classes if ignore_label is None else np.append(classes, ignore_label)
+    unknown = np.setdiff1d(unique_labels(y), known)
+    if len(unknown):
+        raise ValueError(
+            f"{name} has labels {unknown[:10].tolist()} that are not among the classes "
+            f"{classes.tolist()}"
+        )
+
+
+def check_sample_weight(sample_weight, y: np.ndarray) -> np.ndarray | None:
+    """Check weights of images `(n,)` or pixels `(n, H, W)`; None stays None.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, or a weight is negative or not finite, or all are 0.
+    """
+    if sample_weight is None:
+        return None
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape not in {y.shape[:1], y.shape}:
+        raise ValueError(
+            f"sample_weight must have shape {y.shape[:1]} or {y.shape}, got {weight.shape}"
+        )
+    if not np.isfinite(weight).all() or weight.min() < 0 or weight.max() == 0:
+        raise ValueError("sample_weight must be finite, at least 0, and not 0 everywhere")
+    return weight
+
+
+def check_training_data(
+    X, y, sample_weight, *, n_channels: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Check images, masks and weights together; see the checks of each."""
+    X = check_images(X, n_channels=n_channels)
+    y = check_masks(y, X)
+    return X, y, check_sample_weight(sample_weight, y)
+
+
+def check_validation_data(validation_data, *, n_channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Check a pair of images and masks to validate on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no pair, or its images or masks are not as those of X and y have to be.
+    """
+    if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+        raise ValueError("validation_data must be a pair of images and masks: (X, y)")
+    X, y = validation_data
+    X = check_images(X, n_channels=n_channels, name="validation_data[0]")
+    return X, check_masks(y, X, name="validation_data[1]")
+
+
+def find_classes(y: np.ndarray, ignore_label) -> np.ndarray:
+    """Sorted labels in masks or among labels, without the ignored one.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two are left.
+    """
+    labels = unique_labels(y) if y.ndim > 1 else np.unique(y)
+    classes = labels[labels != ignore_label] if ignore_label is not None else labels
+    if len(classes) == 0:
+        raise ValueError(f"ignore_label={ignore_label} leaves no labelled pixel in y")
+    if len(classes) == 1:
+        raise ValueError(f"y must have at least 2 classes, got only {classes.tolist()}")
+    return classes.astype(np.int64) if classes.dtype.kind == "f" else classes
+
+
+def random_generator(random_state) -> np.random.Generator:
+    """Generator of its own from an int, a RandomState, or None for an unforeseeable one."""
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31))
+    return np.random.default_rng(random_state)
+
+
+def _as_array(values: np.ndarray | Sequence, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        shapes = sorted({np.shape(value) for value in values})[:3]
+        raise ValueError(
+            f"{name} must be an array of images of one size; got sizes such as {shapes}"
+        ) from error

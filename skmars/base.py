@@ -1,0 +1,99 @@
+"""What every estimator that labels the pixels of images has in common."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from skmars import _validation as check
+from skmars.metrics import mean_iou_score
+
+__all__ = ["BaseSegmenter"]
+
+
+class BaseSegmenter(BaseEstimator):
+    """Scoring by mean IoU, lists of images, and tags.
+
+    An estimator that inherits it has `predict` and the attributes `classes_`, `n_channels_in_` and
+    `ignore_label`.
+    """
+
+    classes_: np.ndarray
+    n_channels_in_: int
+    ignore_label: int | None
+    predict: Callable[..., Any]
+
+    def score(self, X, y, sample_weight=None) -> float:
+        """Mean IoU over the classes, from one confusion matrix of all images.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
+            Images.
+        y : array-like of shape (n, H, W), or list of (H, W) arrays
+            Masks; pixels with the `ignore_label` are left out.
+        sample_weight : array-like of shape (n,) or (n, H, W), default=None
+            Weights of images or pixels.
+
+        Returns
+        -------
+        score : float
+            In [0, 1]. A class that is neither in `y` nor predicted is left out of the mean, see
+            `skmars.metrics.mean_iou_score`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If images and masks are not as described, or a label is not among the classes.
+        """
+        check_is_fitted(self)
+        if check.is_image_list(X):
+            if len(X) != len(y):
+                raise ValueError(f"got {len(X)} images in X and {len(y)} masks in y")
+            pairs = [
+                (image[None], np.asarray(mask)[None]) for image, mask in zip(X, y, strict=True)
+            ]
+        else:
+            pairs = [(X, y)]
+        for images, masks in pairs:
+            images = check.check_images(images, n_channels=self.n_channels_in_)
+            masks = check.check_masks(masks, images)
+            check.check_labels(masks, self.classes_, self.ignore_label)
+        return mean_iou_score(
+            y,
+            self.predict(X),
+            labels=self.classes_,
+            ignore_label=self.ignore_label,
+            sample_weight=sample_weight,
+        )
+
+    def _for_each_size(self, X, function: Callable[[np.ndarray], np.ndarray]):
+        """Apply a function of image arrays to X; to a list of images, one size after another."""
+        if not check.is_image_list(X):
+            return function(check.check_images(X, n_channels=self.n_channels_in_))
+        images = [
+            check.check_images(np.asarray(image)[None], n_channels=self.n_channels_in_)[0]
+            for image in X
+        ]
+        places: dict[tuple, list[int]] = {}
+        for place, image in enumerate(images):
+            places.setdefault((image.shape, image.dtype), []).append(place)
+        results: list[Any] = [None] * len(images)
+        for same in places.values():
+            outputs = function(np.stack([images[place] for place in same]))
+            for place, output in zip(same, outputs, strict=True):
+                results[place] = output
+        return results
+
+    def __sklearn_tags__(self):
+        """Say that X has three dimensions or more, and that y is needed."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "classes_")

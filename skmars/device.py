@@ -1,0 +1,166 @@
+"""Where and how the net computes: device, precision, memory layout and threads."""
+
+import contextlib
+import functools
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from skmars.nn import AttentionASPPUNet
+
+__all__ = [
+    "Arithmetic",
+    "choose_arithmetic",
+    "choose_device",
+    "compute_settings",
+    "forward",
+    "set_layout",
+]
+
+PRECISIONS = ("float32", "bfloat16")
+
+# A candidate has to beat the one before it by this much: near ties must not depend on chance.
+MARGIN = 1.15
+
+N_ROUNDS = 5
+
+
+class Arithmetic(NamedTuple):
+    """How convolutions are computed on a device."""
+
+    precision: str
+    """"float32", or "bfloat16" where float32 weights are cast for each forward pass."""
+    channels_last: bool
+    """Whether tensors are laid out with the channels of a pixel side by side."""
+
+
+def choose_device(device: str) -> str:
+    """Resolve "auto" to the accelerator if there is one, else to the CPU.
+
+    Parameters
+    ----------
+    device : str
+        "auto" or a torch device such as "cpu" or "cuda:1".
+
+    Returns
+    -------
+    device : str
+        A torch device.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know or does not have the device.
+    """
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return "cpu" if accelerator is None else str(accelerator)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={device!r} cannot be used by torch: {reason}") from error
+    return device
+
+
+def choose_arithmetic(device: str, precision: str) -> Arithmetic:
+    """Pick the fastest layout for a precision, and the fastest precision for "auto".
+
+    Measured once a process for each device and number of threads, and remembered.
+
+    Parameters
+    ----------
+    device : str
+        A torch device.
+    precision : {"auto", "float32", "bfloat16"}
+        What the user asked for.
+
+    Returns
+    -------
+    arithmetic : Arithmetic
+    """
+    allowed = PRECISIONS if precision == "auto" else (precision,)
+    return _fastest(device, torch.get_num_threads(), allowed)
+
+
+@functools.cache
+def _fastest(device: str, n_threads: int, precisions: tuple[str, ...]) -> Arithmetic:
+    candidates = [Arithmetic(*pair) for pair in itertools.product(precisions, (True, False))]
+    probes = [_Probe(device, arithmetic) for arithmetic in candidates]
+    # In turns, so that other work of the machine slows all of them alike.
+    for _ in range(N_ROUNDS):
+        for probe in probes:
+            probe.step()
+    chosen, *others = probes
+    for candidate in others:
+        if candidate.seconds * MARGIN < chosen.seconds:
+            chosen = candidate
+    return chosen.arithmetic
+
+
+class _Probe:
+    """A small net that times its fastest training step."""
+
+    def __init__(self, device: str, arithmetic: Arithmetic):
+        self.arithmetic = arithmetic
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.net = AttentionASPPUNet(1, 4, depth=2).to(device)
+            self.images = torch.rand(4, 1, 64, 128, device=device)
+        set_layout(self.net, arithmetic)
+        self.seconds = math.inf
+
+    def step(self) -> None:
+        start = time.perf_counter()
+        loss = forward(self.net, self.images, self.arithmetic).square().mean()
+        loss.backward()
+        # Reading a number back waits for devices that compute asynchronously.
+        loss.item()
+        self.seconds = min(self.seconds, time.perf_counter() - start)
+
+
+def set_layout(module: nn.Module, arithmetic: Arithmetic) -> None:
+    """Lay out a module's weights as its convolutions are computed."""
+    if arithmetic.channels_last:
+        # torch's annotations lack the keyword.
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def forward(module: Callable[[Tensor], Tensor], images: Tensor, arithmetic: Arithmetic) -> Tensor:
+    """Logits in float32 of scaled images `(n, C, H, W)`."""
+    layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
+    with torch.autocast(
+        images.device.type, torch.bfloat16, enabled=arithmetic.precision == "bfloat16"
+    ):
+        return module(images.contiguous(memory_format=layout)).float()
+
+
+@contextlib.contextmanager
+def compute_settings(n_threads: int | str) -> Iterator[None]:
+    """Set torch's number of threads and flush denormals; leave both as they were.
+
+    Weights that decay towards zero end up as denormal numbers, which the CPU computes with many
+    times slower. Threads that torch started before keep their own setting.
+
+    Parameters
+    ----------
+    n_threads : int or "auto"
+        Threads within an operation; "auto" keeps what torch is set to.
+    """
+    threads_before = torch.get_num_threads()
+    flushed_before = sys.float_info.min * 0.5 == 0.0
+    if n_threads != "auto":
+        torch.set_num_threads(int(n_threads))
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed_before)
+        if n_threads != "auto":
+            torch.set_num_threads(threads_before)

@@ -1,0 +1,180 @@
+"""Save and load without pickle: one file with JSON and safetensors in it.
+
+The file is a zip archive, not compressed, of `config.json` and `model.safetensors`. Nothing in
+it is executed when it is read.
+"""
+
+import json
+import os
+import secrets
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skmars import __version__
+
+__all__ = ["PersistenceMixin", "read_archive", "write_archive"]
+
+FORMAT = 1
+
+FITTED = (
+    "classes_",
+    "n_channels_in_",
+    "class_frequencies_",
+    "class_weight_",
+    "mean_",
+    "scale_",
+    "history_",
+    "best_epoch_",
+    "n_iter_",
+)
+
+
+class PersistenceMixin:
+    """Save and load for an estimator whose net `_build_net` makes from its attributes."""
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write parameters and weights to one file, without pickle.
+
+        What stood at `path` before stays whole until the new file is complete. The optimizer's
+        state is not kept. Parameters that JSON cannot hold (a callable `loss`, `callbacks`, a
+        RandomState) are replaced by their defaults, with a warning.
+
+        Parameters
+        ----------
+        path : path-like
+            The file: a zip archive of `config.json` and `model.safetensors`.
+        """
+        check_is_fitted(self)
+        params = {}
+        for name, value in self.get_params(deep=False).items():  # type: ignore[attr-defined]
+            if name == "class_weight" and isinstance(value, dict):
+                # The keys of a JSON object are strings, labels are not.
+                value = {"labels": list(value), "weights": list(value.values())}
+            try:
+                json.dumps(value, default=_to_json)
+            except TypeError:
+                warnings.warn(f"{name} cannot be saved, and is left out", stacklevel=2)
+            else:
+                params[name] = value
+        fitted = {name: getattr(self, name) for name in FITTED}
+        config = {"skmars": __version__, "params": params, "fitted": fitted}
+        write_archive(path, config, self.net_.module_.state_dict())  # type: ignore[attr-defined]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike):
+        """Read what `save` wrote; device and precision are chosen anew.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Returns
+        -------
+        segmenter : MarsSegmenter
+            Fitted.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is not a saved segmenter, is damaged, or of a later format.
+        """
+        config, weights = read_archive(path)
+        params = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in config["params"].items()
+        }
+        if isinstance(params["class_weight"], dict):
+            params["class_weight"] = dict(zip(*params["class_weight"].values(), strict=True))
+        segmenter = cls(**params)
+        for name, value in config["fitted"].items():
+            setattr(segmenter, name, value)
+        segmenter._restore_net(weights)  # type: ignore[attr-defined]
+        return segmenter
+
+
+def write_archive(path: str | os.PathLike, config: dict, tensors: dict[str, Tensor]) -> None:
+    """Write an archive; what stood at `path` before stays whole until the new one is complete.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    config : dict
+        What JSON can hold.
+    tensors : dict of str to Tensor
+        On any device, in any layout.
+    """
+    path = Path(path)
+    text = json.dumps({"format": FORMAT, **config}, default=_to_json)
+    dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # In the same folder, since only there a rename replaces the old file in one step.
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(unfinished, "xb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                archive.writestr("config.json", text)
+                archive.writestr("model.safetensors", safetensors.torch.save(dense))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_archive(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `write_archive` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    config : dict
+    tensors : dict of str to Tensor
+        On the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not such an archive, is damaged, or of a later format.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"), object_hook=_from_json)
+            tensors = safetensors.torch.load(archive.read("model.safetensors"))
+    except (zipfile.BadZipFile, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{os.fspath(path)!r} is not a saved segmenter: {error}") from error
+    if config.get("format") != FORMAT:
+        raise ValueError(
+            f"{os.fspath(path)!r} has format {config.get('format')}, this version reads {FORMAT}"
+        )
+    return config, tensors
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"dtype": value.dtype.str, "values": value.tolist()}
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _from_json(value: dict) -> Any:
+    if value.keys() == {"dtype", "values"}:
+        return np.array(value["values"], dtype=value["dtype"])
+    return value

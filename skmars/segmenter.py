@@ -1,0 +1,513 @@
+"""The segmenter: every choice of net, loss and training as a scikit-learn estimator."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from skmars import _validation as check
+from skmars.base import BaseSegmenter
+from skmars.batches import SegmentationDataset, measure_scaling
+from skmars.device import choose_arithmetic, choose_device, compute_settings
+from skmars.model_selection import class_counts, holdout_split
+from skmars.parameters import ARCHITECTURE, CONSTRAINTS, check_together
+from skmars.persistence import PersistenceMixin
+from skmars.prediction import predict_labels, predict_probabilities
+from skmars.schedules import make_schedule
+from skmars.training import (
+    Criterion,
+    Phase,
+    Plan,
+    SegmentationNet,
+    history_rows,
+    restore_history,
+    train,
+)
+from skmars.weighting import class_weights
+
+__all__ = ["MarsSegmenter"]
+
+
+class MarsSegmenter(PersistenceMixin, BaseSegmenter):
+    """Semantic segmentation by a U-Net with attention gates and ASPP.
+
+    Give it images and masks as arrays; it scales the images, holds some out for validation,
+    trains the net, and keeps the weights of the best epoch. It was made for grey images of
+    Martian terrain and takes any images with any number of channels, of any size.
+
+    Parameters
+    ----------
+    depth : int, default=3
+        Encoder levels of the U-Net, 2 to 5. Each halves the resolution.
+    base_channels : int, default=16
+        Channels of the first level, at least 1; doubled by each further one.
+    block : {"residual", "plain"}, default="residual"
+        Two 3x3 convolutions with or without a shortcut around them.
+    skip : {"concat", "add", "fusion"}, default="concat"
+        How the decoder joins the encoder's features: side by side, as their sum, or as a sum
+        with learned weights.
+    attention : bool, default=True
+        Additive attention gates on the skip connections.
+    aspp : bool, default=True
+        Atrous spatial pyramid pooling at the bottleneck.
+    dilation_rates : tuple of int, default=(1, 2, 4)
+        Dilation of the ASPP's convolutions, in pixels of the bottleneck.
+    dropout : float, default=0.1
+        Share of channels dropped in each block in training, in [0, 1).
+    loss : str or callable, default="cross_entropy"
+        "cross_entropy", "focal", "dice", "boundary", or several joined by "+", such as
+        "focal+dice". A callable takes `(logits, target)`, tensors of shape `(n, K, H, W)` and
+        `(n, H, W)`, and returns a scalar; ignored pixels have the target -100.
+    loss_params : dict or None, default=None
+        Parameters of the losses, such as `{"gamma": 2.0, "smooth": 1.0}`, and the weights of
+        the terms of a sum, such as `{"dice_weight": 0.5}`.
+    class_weight : {"balanced", "sqrt"}, dict or None, default=None
+        Weights of the classes in the loss: by inverse frequency, by its square root (both with
+        a mean of 1 over the pixels), or by label.
+    max_class_weight : float or None, default=None
+        No class weight exceeds it; above 0.
+    ignore_label : int or None, default=None
+        Label that is no class: such pixels have no gradient, are never predicted, and are left
+        out of the score.
+    learning_rate : float, default=2e-3
+        Of the optimizer, AdamW (Loshchilov and Hutter 2019); above 0.
+    weight_decay : float, default=1e-2
+        Of AdamW, at least 0.
+    batch_size : int, default=16
+        Images a training step, and at prediction.
+    max_epochs : int, default=40
+        Passes over the training images of the first phase.
+    scheduler : {"cosine", "plateau"} or None, default="cosine"
+        Learning rate over time: cosine decay after a short warm-up, reduced when the
+        validation loss no longer falls, or constant.
+    scheduler_params : dict or None, default=None
+        Parameters of `skmars.schedules.CosineDecay` or `ReduceOnPlateau`.
+    time_limit : float or None, default=None
+        Seconds that `fit` may take, both phases and validation included; above 0. Training
+        then ends in time with its schedule completed, whatever `max_epochs` is, which only
+        says how the phases share the time. Such a fit depends on the speed of the machine.
+    validation_fraction : float or None, default=0.1
+        Share of the images to hold out, in (0, 1), unless `validation_data` is given. None
+        trains on all images.
+    early_stopping : bool, default=True
+        Whether to return to the weights of the best epoch, by mean IoU on the validation images
+        (without any: by training loss), and to stop after `patience` epochs without a better
+        one. A cosine schedule under a `time_limit` is always completed.
+    patience : int, default=10
+        Epochs without an improvement, at least 1.
+    freeze : {"encoder", "encoder+bottleneck", "decoder"} or None, default=None
+        What to freeze in a second phase of training, which starts from the result of the first;
+        None for no second phase.
+    fine_tune_epochs : int, default=10
+        Passes over the training images of the second phase.
+    fine_tune_learning_rate : float, default=2e-4
+        Learning rate of the second phase, above 0.
+    tta : bool, default=False
+        Whether to predict the mean over an image and its flips, at four times the cost.
+    device : str, default="auto"
+        A torch device; "auto" takes an accelerator if there is one.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the convolutions. "auto" measures once a process which is faster.
+    compile : {"auto"} or bool, default="auto"
+        Whether to compile the net in training. "auto" does not: the warm-up of a minute or two
+        rarely pays back.
+    n_threads : int or "auto", default="auto"
+        Threads of torch in `fit` and prediction; "auto" leaves torch's own setting.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the present weights. Classes, channels and the net's
+        parameters have to be as before.
+    random_state : int, RandomState instance or None, default=None
+        Seeds initial weights, the validation split, batches and dropout. With an integer, two
+        fits on one machine give the same weights, except under a `time_limit`.
+    verbose : int, default=0
+        0 is silent, 1 prints a row an epoch, 2 shows a bar over the batches as well.
+    callbacks : list or None, default=None
+        skorch callbacks, called after the estimator's own.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels that can be predicted, sorted.
+    n_channels_in_ : int
+        Channels of the images seen in `fit`.
+    class_frequencies_ : ndarray of shape (n_classes,)
+        Share of each class in the labelled pixels.
+    class_weight_ : ndarray of shape (n_classes,)
+        Weights used in the loss.
+    mean_, scale_ : ndarray of shape (n_channels_in_,)
+        Mean and standard deviation of the training images.
+    net_ : skorch.NeuralNet
+        The trained net; `net_.module_` is the torch module.
+    history_ : list of dict
+        For each epoch of all phases `epoch`, `phase`, `train_loss`, `learning_rate` and
+        `seconds`, with validation also `valid_loss` and `valid_mean_iou`.
+    best_epoch_ : int
+        Index of the row of `history_` whose weights the net has.
+    n_iter_ : int
+        Number of epochs.
+    n_parameters_ : int
+        Number of the net's trainable parameters.
+    precision_, device_ : str
+        What "auto" was resolved to.
+
+    See Also
+    --------
+    skmars.nn.AttentionASPPUNet : The net as a torch module, with the papers behind its parts.
+    skmars.losses : The losses, with theirs.
+
+    Examples
+    --------
+    >>> from skmars import MarsSegmenter
+    >>> from skmars.datasets import make_terrain
+    >>> X, y = make_terrain(24, random_state=0)
+    >>> segmenter = MarsSegmenter(depth=2, base_channels=4, max_epochs=2, random_state=0)
+    >>> segmenter.fit(X, y).predict(X[:2]).shape
+    (2, 64, 128)
+    """
+
+    _parameter_constraints: dict = CONSTRAINTS
+
+    def __init__(
+        self,
+        *,
+        depth=3,
+        base_channels=16,
+        block="residual",
+        skip="concat",
+        attention=True,
+        aspp=True,
+        dilation_rates=(1, 2, 4),
+        dropout=0.1,
+        loss="cross_entropy",
+        loss_params=None,
+        class_weight=None,
+        max_class_weight=None,
+        ignore_label=None,
+        learning_rate=2e-3,
+        weight_decay=1e-2,
+        batch_size=16,
+        max_epochs=40,
+        scheduler="cosine",
+        scheduler_params=None,
+        time_limit=None,
+        validation_fraction=0.1,
+        early_stopping=True,
+        patience=10,
+        freeze=None,
+        fine_tune_epochs=10,
+        fine_tune_learning_rate=2e-4,
+        tta=False,
+        device="auto",
+        precision="auto",
+        compile="auto",
+        n_threads="auto",
+        warm_start=False,
+        random_state=None,
+        verbose=0,
+        callbacks=None,
+    ):
+        self.depth = depth
+        self.base_channels = base_channels
+        self.block = block
+        self.skip = skip
+        self.attention = attention
+        self.aspp = aspp
+        self.dilation_rates = dilation_rates
+        self.dropout = dropout
+        self.loss = loss
+        self.loss_params = loss_params
+        self.class_weight = class_weight
+        self.max_class_weight = max_class_weight
+        self.ignore_label = ignore_label
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.scheduler = scheduler
+        self.scheduler_params = scheduler_params
+        self.time_limit = time_limit
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.patience = patience
+        self.freeze = freeze
+        self.fine_tune_epochs = fine_tune_epochs
+        self.fine_tune_learning_rate = fine_tune_learning_rate
+        self.tta = tta
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.n_threads = n_threads
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+        self.callbacks = callbacks
+
+    def fit(self, X, y, *, sample_weight=None, groups=None, validation_data=None):
+        """Train the net.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C)
+            Images of any integer or floating dtype, at least one pixel high and wide.
+        y : array-like of shape (n, H, W)
+            Masks of integer labels.
+        sample_weight : array-like of shape (n,) or (n, H, W), default=None
+            Weights of images or pixels in the loss, at least 0.
+        groups : array-like of shape (n,), default=None
+            Images of one group, such as tiles of one scene, are not split between training and
+            the images held out for validation.
+        validation_data : tuple of (X, y), default=None
+            Images and masks to validate on, instead of some that are held out.
+
+        Returns
+        -------
+        self : MarsSegmenter
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter, the images or the masks are not as described; nothing has been
+            trained then.
+        FloatingPointError
+            If the training diverges.
+        """
+        started = time.perf_counter()
+        self._validate_params()
+        check_together(self.get_params(deep=False), weighted=sample_weight is not None)
+        X, y, sample_weight = check.check_training_data(X, y, sample_weight)
+        classes = check.find_classes(y, self.ignore_label)
+        counts = class_counts(y, classes)
+        rng = check.random_generator(self.random_state)
+        rows, valid_data = self._split(X, y, sample_weight, groups, validation_data, counts, rng)
+        before = self._earlier_net(X, classes) if self.warm_start else None
+        with self._computing(rng):
+            self._start(X, rows, classes, counts)
+            if before is not None:
+                self._go_on_from(before)
+            train_set = self._dataset(X, y, sample_weight, rows)
+            valid_set = None if valid_data is None else self._dataset(*valid_data)
+            self._train(train_set, valid_set, self._plan(started), rng)
+        return self
+
+    def partial_fit(self, X, y, *, classes=None, sample_weight=None):
+        """Train for one more pass over some images, at the constant learning rate.
+
+        The first call on a new estimator starts it, later ones and those after `fit` go on with
+        its net, its scaling and its class weights. Nothing is held out for validation.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C)
+            Images.
+        y : array-like of shape (n, H, W)
+            Masks of integer labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that there will be; by default those in the first `y`. Only used by the
+            first call.
+        sample_weight : array-like of shape (n,) or (n, H, W), default=None
+            Weights of images or pixels in the loss, at least 0.
+
+        Returns
+        -------
+        self : MarsSegmenter
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter, the images or the masks are not as described, or `class_weight`
+            depends on frequencies, which one part of the images does not tell.
+        """
+        self._validate_params()
+        check_together(self.get_params(deep=False), weighted=sample_weight is not None)
+        is_first = not hasattr(self, "net_")
+        if is_first and isinstance(self.class_weight, str):
+            raise ValueError(
+                f"class_weight={self.class_weight!r} needs all images at once; "
+                "give partial_fit a dict of weights"
+            )
+        n_channels = None if is_first else self.n_channels_in_
+        X, y, sample_weight = check.check_training_data(X, y, sample_weight, n_channels=n_channels)
+        if is_first:
+            labels = y if classes is None else np.ravel(classes)
+            classes = check.find_classes(labels, self.ignore_label)
+        else:
+            classes = self.classes_
+        check.check_labels(y, classes, self.ignore_label)
+        rng = self._partial_fit_rng = getattr(
+            self, "_partial_fit_rng", None
+        ) or check.random_generator(self.random_state)
+        rows = np.arange(len(X))
+        with self._computing(rng):
+            if is_first:
+                self._start(X, rows, classes, class_counts(y, classes))
+            plan = Plan([Phase("partial_fit", 1, self.learning_rate)])
+            self._train(self._dataset(X, y, sample_weight, rows), None, plan, rng)
+        return self
+
+    def predict(self, X):
+        """Label each pixel with its most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
+            Images of any size, which may differ within a list.
+
+        Returns
+        -------
+        y : ndarray of shape (n, H, W), or list of (H, W) arrays
+            Labels as in `classes_`.
+        """
+        check_is_fitted(self)
+
+        def label(images):
+            return predict_labels(self.net_, images, self.classes_, self.batch_size, tta=self.tta)
+
+        with compute_settings(self.n_threads):
+            return self._for_each_size(X, label)
+
+    def predict_proba(self, X):
+        """Probability of each class at each pixel.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
+            Images of any size, which may differ within a list.
+
+        Returns
+        -------
+        p : ndarray of shape (n, n_classes, H, W), or list of (n_classes, H, W) arrays
+            float32, in the order of `classes_`; they sum to 1 over the classes.
+        """
+        check_is_fitted(self)
+
+        def estimate(images):
+            return predict_probabilities(self.net_, images, self.batch_size, tta=self.tta)
+
+        with compute_settings(self.n_threads):
+            return self._for_each_size(X, estimate)
+
+    def _split(self, X, y, sample_weight, groups, validation_data, counts, rng):
+        """Rows to train on, and what to validate on as arguments of `_dataset`, or None."""
+        check_consistent_length(X, groups)
+        rows = np.arange(len(X))
+        if validation_data is not None:
+            n_channels = check.count_channels(X)
+            return rows, check.check_validation_data(validation_data, n_channels=n_channels)
+        if self.validation_fraction is None:
+            return rows, None
+        rows, held_out = holdout_split(counts, self.validation_fraction, groups=groups, rng=rng)
+        return rows, (X, y, sample_weight, held_out)
+
+    def _dataset(self, X, y, sample_weight=None, rows=None) -> SegmentationDataset:
+        check.check_labels(y, self.classes_, self.ignore_label)
+        return SegmentationDataset(
+            X, y, self.classes_, self.ignore_label, sample_weight=sample_weight, rows=rows
+        )
+
+    @contextlib.contextmanager
+    def _computing(self, rng: np.random.Generator) -> Iterator[None]:
+        """Seed torch, set threads and denormals, and leave all of it as it was."""
+        with compute_settings(self.n_threads), torch.random.fork_rng():
+            torch.manual_seed(int(rng.integers(2**31)))
+            yield
+
+    def _earlier_net(self, X, classes) -> SegmentationNet | None:
+        """The net to go on from, if it fits what it is to be trained on now."""
+        if not hasattr(self, "net_"):
+            return None
+        same_net = all(
+            getattr(self.net_, f"module__{name}") == getattr(self, name) for name in ARCHITECTURE
+        )
+        same_data = self.n_channels_in_ == check.count_channels(X) and np.array_equal(
+            self.classes_, classes
+        )
+        if not (same_net and same_data):
+            raise ValueError(
+                "warm_start=True needs the classes, the channels and the net's parameters of the "
+                f"fit before: classes {self.classes_.tolist()}, {self.n_channels_in_} channels"
+            )
+        return self.net_
+
+    def _start(self, X, rows, classes, counts) -> None:
+        """Set the attributes that training needs, with a net that has not been trained."""
+        frequencies = counts.sum(axis=0) / counts.sum()
+        self.class_weight_ = class_weights(
+            self.class_weight, classes, frequencies, self.max_class_weight
+        )
+        self.classes_ = classes
+        self.class_frequencies_ = frequencies
+        self.n_channels_in_ = check.count_channels(X)
+        self.mean_, self.scale_ = measure_scaling(X, rows)
+        self.net_ = self._build_net()
+
+    def _go_on_from(self, before: SegmentationNet) -> None:
+        # Weights mean something only with the scaling that they were trained with.
+        self.mean_ = self.net_.mean = before.mean
+        self.scale_ = self.net_.scale = before.scale
+        self.net_.module_.load_state_dict(before.module_.state_dict())
+        self.net_.history = before.history
+
+    def _build_net(self) -> SegmentationNet:
+        self.device_ = choose_device(self.device)
+        arithmetic = choose_arithmetic(self.device_, self.precision)
+        self.precision_ = arithmetic.precision
+        net = SegmentationNet(
+            Criterion(
+                self.loss,
+                self.loss_params or {},
+                None if self.class_weight is None else self.class_weight_,
+            ),
+            arithmetic=arithmetic,
+            mean=self.mean_,
+            scale=self.scale_,
+            device=self.device_,
+            lr=self.learning_rate,
+            batch_size=self.batch_size,
+            optimizer__weight_decay=self.weight_decay,
+            module__in_channels=self.n_channels_in_,
+            module__n_classes=len(self.classes_),
+            **{f"module__{name}": getattr(self, name) for name in ARCHITECTURE},
+        ).initialize()
+        self.n_parameters_ = sum(weight.numel() for weight in net.module_.parameters())
+        return net
+
+    def _restore_net(self, weights: dict[str, torch.Tensor]) -> None:
+        """Build the net from the fitted attributes and give it its weights."""
+        with self._computing(np.random.default_rng()):
+            self.net_ = self._build_net()
+        self.net_.module_.load_state_dict(weights)
+        restore_history(self.net_, self.history_)
+
+    def _plan(self, started: float) -> Plan:
+        phases = [Phase("train", self.max_epochs, self.learning_rate)]
+        if self.freeze is not None:
+            rate = self.fine_tune_learning_rate
+            phases.append(Phase("fine_tune", self.fine_tune_epochs, rate, self.freeze))
+        # Half a cosine decay is worth little: with a time limit it is always completed.
+        completed = self.time_limit is not None and self.scheduler == "cosine"
+        return Plan(
+            phases,
+            schedule=make_schedule(self.scheduler, self.scheduler_params),
+            keep_best=self.early_stopping,
+            patience=self.patience if self.early_stopping and not completed else None,
+            time_limit=self.time_limit,
+            started=started,
+        )
+
+    def _train(self, train_set, valid_set, plan: Plan, rng: np.random.Generator) -> None:
+        if self.compile is True:
+            self.net_.use_compiler()
+        self.best_epoch_ = train(
+            self.net_,
+            train_set,
+            valid_set,
+            plan,
+            rng=rng,
+            callbacks=self.callbacks or (),
+            verbose=int(self.verbose),
+        )
+        self.history_ = history_rows(self.net_)
+        self.n_iter_ = len(self.history_)

@@ -1,0 +1,69 @@
+"""Weights of classes in the loss, against their imbalance."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+__all__ = ["class_weights"]
+
+
+def class_weights(
+    class_weight: str | Mapping | None,
+    classes: np.ndarray,
+    frequencies: np.ndarray,
+    max_class_weight: float | None = None,
+) -> np.ndarray:
+    """Weights by which the loss of a pixel is multiplied, one for each class.
+
+    Parameters
+    ----------
+    class_weight : {"balanced", "sqrt"}, dict or None
+        "balanced" weights by inverse frequency, as `sklearn.utils.compute_class_weight`;
+        "sqrt" by the square root of that. Both are scaled to a mean of 1 over the training
+        pixels. A dict maps labels to weights, 1 where it has none. None weights all alike.
+    classes : ndarray of shape (n_classes,)
+        Labels.
+    frequencies : ndarray of shape (n_classes,)
+        Share of each class in the labelled pixels.
+    max_class_weight : float or None, default=None
+        Larger weights are lowered to this one.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_classes,) of float64
+
+    Raises
+    ------
+    ValueError
+        If a dict has a label that is no class, or a weight that is negative or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmars.weighting import class_weights
+    >>> class_weights("balanced", np.array([3, 7]), np.array([0.8, 0.2]))
+    array([0.625, 2.5  ])
+    """
+    if class_weight is None:
+        weights = np.ones(len(classes))
+    elif isinstance(class_weight, Mapping):
+        weights = _from_mapping(class_weight, classes)
+    else:
+        weights = frequencies ** (-1.0 if class_weight == "balanced" else -0.5)
+        weights /= np.sum(weights * frequencies)
+    return weights if max_class_weight is None else np.minimum(weights, max_class_weight)
+
+
+def _from_mapping(class_weight: Mapping, classes: np.ndarray) -> np.ndarray:
+    unknown = sorted(set(class_weight) - set(classes.tolist()), key=str)
+    if unknown:
+        raise ValueError(
+            f"class_weight has labels {unknown} that are not among the classes {classes.tolist()}"
+        )
+    weights = np.array([class_weight.get(label, 1.0) for label in classes.tolist()], dtype=float)
+    if not np.isfinite(weights).all() or weights.min() < 0 or weights.max() == 0:
+        raise ValueError(
+            "class_weight must hold finite weights of at least 0, not all 0; "
+            f"got {dict(class_weight)}"
+        )
+    return weights
