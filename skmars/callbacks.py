@@ -185,5 +185,6 @@ class BestWeights(Callback):
         }
 
     def restore(self, net) -> None:
-        """Give the net its best weights back."""
-        net.module_.load_state_dict(self.weights_)
+        """Give the net its best weights back, if an epoch was completed."""
+        if self.weights_ is not None:
+            net.module_.load_state_dict(self.weights_)

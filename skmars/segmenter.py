@@ -137,7 +137,7 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         Share of each class in the labelled pixels.
     class_weight_ : ndarray of shape (n_classes,)
         Weights used in the loss.
-    mean_, scale_ : ndarray of shape (n_channels_in_,)
+    mean_, scale_ : ndarray of shape (n_channels,)
         Mean and standard deviation of the training images.
     net_ : skorch.NeuralNet
         The trained net; `net_.module_` is the torch module.
@@ -279,12 +279,11 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         check_together(self.get_params(deep=False), weighted=sample_weight is not None)
         X, y, sample_weight = check.check_training_data(X, y, sample_weight)
         classes = check.find_classes(y, self.ignore_label)
-        counts = class_counts(y, classes)
-        rng = check.random_generator(self.random_state)
-        rows, valid_data = self._split(X, y, sample_weight, groups, validation_data, counts, rng)
+        self._rng = rng = check.random_generator(self.random_state)
+        rows, valid_data = self._split(X, y, sample_weight, groups, validation_data, classes, rng)
         before = self._earlier_net(X, classes) if self.warm_start else None
         with self._computing(rng):
-            self._start(X, rows, classes, counts)
+            self._start(X, y, rows, classes)
             if before is not None:
                 self._go_on_from(before)
             train_set = self._dataset(X, y, sample_weight, rows)
@@ -336,15 +335,14 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         else:
             classes = self.classes_
         check.check_labels(y, classes, self.ignore_label)
-        rng = self._partial_fit_rng = getattr(
-            self, "_partial_fit_rng", None
-        ) or check.random_generator(self.random_state)
+        if not hasattr(self, "_rng"):
+            self._rng = check.random_generator(self.random_state)
         rows = np.arange(len(X))
-        with self._computing(rng):
+        with self._computing(self._rng):
             if is_first:
-                self._start(X, rows, classes, class_counts(y, classes))
+                self._start(X, y, rows, classes)
             plan = Plan([Phase("partial_fit", 1, self.learning_rate)])
-            self._train(self._dataset(X, y, sample_weight, rows), None, plan, rng)
+            self._train(self._dataset(X, y, sample_weight, rows), None, plan, self._rng)
         return self
 
     def predict(self, X):
@@ -389,20 +387,26 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         with compute_settings(self.n_threads):
             return self._for_each_size(X, estimate)
 
-    def _split(self, X, y, sample_weight, groups, validation_data, counts, rng):
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "history_")
+
+    def _split(self, X, y, sample_weight, groups, validation_data, classes, rng):
         """Rows to train on, and what to validate on as arguments of `_dataset`, or None."""
         check_consistent_length(X, groups)
         rows = np.arange(len(X))
         if validation_data is not None:
-            n_channels = check.count_channels(X)
-            return rows, check.check_validation_data(validation_data, n_channels=n_channels)
+            X_valid, y_valid = check.check_validation_data(
+                validation_data, n_channels=check.count_channels(X)
+            )
+            check.check_labels(y_valid, classes, self.ignore_label, name="validation_data[1]")
+            return rows, (X_valid, y_valid)
         if self.validation_fraction is None:
             return rows, None
+        counts = class_counts(y, classes)
         rows, held_out = holdout_split(counts, self.validation_fraction, groups=groups, rng=rng)
         return rows, (X, y, sample_weight, held_out)
 
     def _dataset(self, X, y, sample_weight=None, rows=None) -> SegmentationDataset:
-        check.check_labels(y, self.classes_, self.ignore_label)
         return SegmentationDataset(
             X, y, self.classes_, self.ignore_label, sample_weight=sample_weight, rows=rows
         )
@@ -431,14 +435,13 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
             )
         return self.net_
 
-    def _start(self, X, rows, classes, counts) -> None:
+    def _start(self, X, y, rows, classes) -> None:
         """Set the attributes that training needs, with a net that has not been trained."""
-        frequencies = counts.sum(axis=0) / counts.sum()
-        self.class_weight_ = class_weights(
-            self.class_weight, classes, frequencies, self.max_class_weight
-        )
-        self.classes_ = classes
-        self.class_frequencies_ = frequencies
+        self.device_ = choose_device(self.device)
+        counts = class_counts(y, classes).sum(axis=0)
+        frequencies = counts / counts.sum()
+        weights = class_weights(self.class_weight, classes, frequencies, self.max_class_weight)
+        self.classes_, self.class_frequencies_, self.class_weight_ = classes, frequencies, weights
         self.n_channels_in_ = check.count_channels(X)
         self.mean_, self.scale_ = measure_scaling(X, rows)
         self.net_ = self._build_net()
@@ -451,7 +454,6 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         self.net_.history = before.history
 
     def _build_net(self) -> SegmentationNet:
-        self.device_ = choose_device(self.device)
         arithmetic = choose_arithmetic(self.device_, self.precision)
         self.precision_ = arithmetic.precision
         net = SegmentationNet(
@@ -476,6 +478,7 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
 
     def _restore_net(self, weights: dict[str, torch.Tensor]) -> None:
         """Build the net from the fitted attributes and give it its weights."""
+        self.device_ = choose_device(self.device)
         with self._computing(np.random.default_rng()):
             self.net_ = self._build_net()
         self.net_.module_.load_state_dict(weights)

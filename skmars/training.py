@@ -156,9 +156,10 @@ class SegmentationNet(NeuralNet):
             raise _StopPhase from interrupt
 
     def __getstate__(self):
+        state = super().__getstate__()
         # Compiled code cannot be pickled; the module it was made from is.
-        self.__dict__.pop("_forward", None)
-        return super().__getstate__()
+        state.pop("_forward", None)
+        return state
 
 
 class _StopPhase(Exception):

@@ -1,0 +1,23 @@
+"""Sphinx configuration."""
+
+import skmars
+
+project = "skmars"
+author = "The skmars developers"
+copyright = "2026, The skmars developers"
+version = release = skmars.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+]
+autosummary_generate = True
+# Methods are listed on the page of their class; inherited ones are scikit-learn's and torch's.
+numpydoc_show_class_members = False
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "skmars"
+html_static_path = ["images"]
