@@ -25,9 +25,7 @@ class BareLoop:
     def __init__(self, X: np.ndarray, y: np.ndarray, batch_size: int):
         arithmetic = choose_arithmetic("cpu", "auto")
         self.bfloat16 = arithmetic.precision == "bfloat16"
-        self.layout = (
-            torch.channels_last if arithmetic.channels_last else torch.contiguous_format
-        )
+        self.layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
         images = torch.from_numpy(X).float().unsqueeze(1)
         self.images = (images - images.mean()) / images.std()
         self.target = torch.from_numpy(y).long()
@@ -37,6 +35,7 @@ class BareLoop:
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-3, fused=True)
 
     def epoch(self) -> None:
+        """Train on each image once."""
         self.net.train()
         for rows in torch.randperm(len(self.images)).split(self.batch_size):
             images = self.images[rows].contiguous(memory_format=self.layout)

@@ -216,9 +216,6 @@ def mean_iou_score(
     `mean_iou_scorer` is the scorer of it; one with other arguments:
 
     >>> from sklearn.metrics import make_scorer
-
-    from skmars._boundaries import count_boundary_matches
-    from skmars._mask_pairs import count_with_others, pair_masks, stack_masks
     >>> scorer = make_scorer(mean_iou_score, ignore_label=0)
     """
     iou = iou_per_class(

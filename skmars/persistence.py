@@ -90,16 +90,14 @@ class PersistenceMixin:
             If it is not a saved segmenter, is damaged, or of a later format.
         """
         config, weights = read_archive(path)
-        params = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in config["params"].items()
-        }
-        if isinstance(params["class_weight"], dict):
-            params["class_weight"] = dict(zip(*params["class_weight"].values(), strict=True))
-        segmenter = cls(**params)
-        for name, value in config["fitted"].items():
-            setattr(segmenter, name, value)
-        segmenter._restore_net(weights)  # type: ignore[attr-defined]
+        try:
+            segmenter = cls(**_params_from_json(config["params"]))
+            for name in FITTED:
+                setattr(segmenter, name, config["fitted"][name])
+            segmenter._restore_net(weights)  # type: ignore[attr-defined]
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            message = f"{os.fspath(path)!r} is not a saved segmenter: {error}"
+            raise ValueError(message) from error
         return segmenter
 
 
@@ -164,6 +162,15 @@ def read_archive(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
             f"{os.fspath(path)!r} has format {config.get('format')}, this version reads {FORMAT}"
         )
     return config, tensors
+
+
+def _params_from_json(params: dict[str, Any]) -> dict[str, Any]:
+    params = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in params.items()
+    }
+    if isinstance(params.get("class_weight"), dict):
+        params["class_weight"] = dict(zip(*params["class_weight"].values(), strict=True))
+    return params
 
 
 def _to_json(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import re
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -247,7 +249,7 @@ def train(
         *([("best_weights", best)] if plan.keep_best else []),
         *callbacks,
         *([("progress_bar", ProgressBar())] if verbose > 1 else []),
-        ("print_log", PrintLog()),
+        ("print_log", PrintLog(sink=_print_row)),
     ]
     net.initialize_callbacks()
     net.batch_order, net.is_over = rng, pace.is_over
@@ -297,6 +299,11 @@ def _run_phase(
         finished = n_done >= max_epochs if pace.deadline_ is None else pace.is_over()
         if finished or (patience is not None and best.n_worse_ >= patience):
             return
+
+
+def _print_row(text: str) -> None:
+    """Print a row of skorch's table, in colour on terminals only."""
+    print(text if sys.stdout.isatty() else re.sub(r"\x1b\[\d+m", "", text), flush=True)
 
 
 def history_rows(net: SegmentationNet) -> list[dict[str, Any]]:

@@ -1,9 +1,9 @@
 import os
 from pathlib import Path
 
-# Before torch is loaded: threads that wait busily for each other come to a standstill beside
-# another busy process.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch is loaded: OpenMP threads that wait for each other busily come nearly to a
+# standstill beside another busy process.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ import pytest
 from skmars.datasets import make_terrain
 
 REAL_DATA = Path(
-    os.environ.get("SKMARS_DATA", Path(__file__).parents[2] / "shared" / "data" / "mars_terrain.npz")
+    os.environ.get(
+        "SKMARS_DATA", Path(__file__).parents[2] / "shared" / "data" / "mars_terrain.npz"
+    )
 )
 
 

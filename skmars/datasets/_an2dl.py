@@ -156,8 +156,9 @@ def save_submission(y_pred: np.ndarray, path: str | os.PathLike) -> None:
 def _open_npz(path: str | os.PathLike) -> np.lib.npyio.NpzFile:
     try:
         archive = np.load(path, allow_pickle=False)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path} is not an npz file: {error}") from error
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        # Not with the reason: numpy's is to load such a file unsafely.
+        raise ValueError(f"{path} is not an npz file") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path} is not an npz file, it holds a single array")
     return archive
