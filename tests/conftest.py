@@ -5,16 +5,12 @@ from pathlib import Path
 # standstill beside another busy process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-import numpy as np
 import pytest
 
 from skmars.datasets import make_terrain
 
-REAL_DATA = Path(
-    os.environ.get(
-        "SKMARS_DATA", Path(__file__).parents[2] / "shared" / "data" / "mars_terrain.npz"
-    )
-)
+BESIDE = Path(__file__).parents[2] / "shared" / "data" / "mars_terrain.npz"
+REAL_DATA = Path(os.environ.get("SKMARS_DATA", BESIDE))
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +36,8 @@ def fast():
 
 
 @pytest.fixture(scope="session")
-def real_data():
-    """Real tiles, or a skipped test where there are none."""
+def real_file():
+    """An npz file of real tiles, or a skipped test where there is none."""
     if not REAL_DATA.exists():
         pytest.skip("no real images at hand; name their npz file in SKMARS_DATA")
-    return np.load(REAL_DATA)
+    return REAL_DATA

@@ -1,6 +1,5 @@
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +7,6 @@ from PIL import Image
 
 from skmars.datasets import load_an2dl, load_image_folder, make_terrain, save_submission
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("SKMARS_DATA", REPOSITORY.parent / "shared" / "data"))
-REAL_FILE = DATA / "mars_terrain.npz"
 NAMES = ["background", "soil", "bedrock", "sand", "big rock"]
 
 
@@ -117,9 +113,8 @@ class TestLoadAN2DL:
         with pytest.raises(ValueError, match=message):
             load_an2dl(tmp_path / "mars.npz")
 
-    @pytest.mark.skipif(not REAL_FILE.exists(), reason="needs mars_terrain.npz (SKMARS_DATA)")
-    def test_real_file(self):
-        data = load_an2dl(REAL_FILE)
+    def test_real_file(self, real_file):
+        data = load_an2dl(real_file)
         assert data.images.shape == data.target.shape == (len(data.groups), 64, 128)
         assert data.images.dtype == data.target.dtype == np.uint8
         assert set(np.unique(data.target)) == set(range(5))

@@ -10,12 +10,12 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from skmars.inspection import (
-    PALETTE,
     LearningCurveDisplay,
     MaskDisplay,
     class_names,
     iou_table,
 )
+from skmars.inspection._masks import PALETTE
 
 HISTORY = [
     {"train_loss": 0.9, "valid_loss": 1.0, "valid_mean_iou": 0.2, "learning_rate": 2e-3},
