@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.utils import assert_all_finite
 
 __all__ = [
+    "check_classes",
+    "check_groups",
     "check_images",
     "check_labels",
     "check_masks",
@@ -185,20 +187,49 @@ def check_validation_data(validation_data, *, n_channels: int) -> tuple[np.ndarr
 
 
 def find_classes(y: np.ndarray, ignore_label) -> np.ndarray:
-    """Sorted labels in masks or among labels, without the ignored one.
+    """Sorted labels in masks, without the ignored one.
 
     Raises
     ------
     ValueError
         If fewer than two are left.
     """
-    labels = unique_labels(y) if y.ndim > 1 else np.unique(y)
+    labels = unique_labels(y)
     classes = labels[labels != ignore_label] if ignore_label is not None else labels
     if len(classes) == 0:
         raise ValueError(f"ignore_label={ignore_label} leaves no labelled pixel in y")
     if len(classes) == 1:
         raise ValueError(f"y must have at least 2 classes, got only {classes.tolist()}")
     return classes.astype(np.int64) if classes.dtype.kind == "f" else classes
+
+
+def check_classes(classes, ignore_label) -> np.ndarray:
+    """Check labels that a user announces, and return them sorted, without the ignored one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not integers, or fewer than two.
+    """
+    labels = np.ravel(_as_array(classes, "classes"))
+    labels = check_masks(labels.reshape(1, 1, -1), labels.reshape(1, 1, -1), name="classes")
+    return find_classes(labels, ignore_label)
+
+
+def check_groups(groups, n: int) -> np.ndarray | None:
+    """Check that there is one group for each of n images; None stays None.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    if groups is None:
+        return None
+    groups = np.asarray(groups)
+    if groups.shape != (n,):
+        raise ValueError(f"groups must have shape ({n},), one for each image; got {groups.shape}")
+    return groups
 
 
 def random_generator(random_state) -> np.random.Generator:

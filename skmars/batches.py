@@ -75,7 +75,7 @@ class SegmentationDataset(Dataset):
     def __init__(self, images, masks, classes, ignore_label, *, sample_weight=None, rows=None):
         self.images = images
         self.masks = masks
-        self.classes = np.asarray(classes).astype(masks.dtype)
+        self.classes = classes
         self.ignore_label = ignore_label
         self.sample_weight = sample_weight
         self.rows = np.arange(len(images)) if rows is None else rows

@@ -4,6 +4,7 @@ The file is a zip archive, not compressed, of `config.json` and `model.safetenso
 it is executed when it is read.
 """
 
+import io
 import json
 import os
 import secrets
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -96,7 +96,7 @@ class PersistenceMixin:
                 setattr(segmenter, name, config["fitted"][name])
             segmenter._restore_net(weights)  # type: ignore[attr-defined]
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            message = f"{os.fspath(path)!r} is not a saved segmenter: {error}"
+            message = f"{os.fspath(path)!r} is not a saved segmenter: {error!r}"
             raise ValueError(message) from error
         return segmenter
 
@@ -151,15 +151,18 @@ def read_archive(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     ValueError
         If it is not such an archive, is damaged, or of a later format.
     """
+    content = io.BytesIO(Path(path).read_bytes())
     try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"), object_hook=_from_json)
+        with zipfile.ZipFile(content) as archive:
+            config = dict(json.loads(archive.read("config.json"), object_hook=_from_json))
             tensors = safetensors.torch.load(archive.read("model.safetensors"))
-    except (zipfile.BadZipFile, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{os.fspath(path)!r} is not a saved segmenter: {error}") from error
+    except Exception as error:  # Damage can surface anywhere in the three formats.
+        message = f"{os.fspath(path)!r} is not a saved segmenter: {error!r}"
+        raise ValueError(message) from error
     if config.get("format") != FORMAT:
         raise ValueError(
-            f"{os.fspath(path)!r} has format {config.get('format')}, this version reads {FORMAT}"
+            f"file {os.fspath(path)!r} has format {config.get('format')}, this version reads "
+            f"{FORMAT}"
         )
     return config, tensors
 

@@ -11,8 +11,8 @@ from skmars.training import SegmentationNet
 
 __all__ = ["predict_labels", "predict_probabilities"]
 
-# Axes of (n, C, H, W) for the four flips of an image.
-FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+# Axes of (n, H, W) for the four flips of an image.
+FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
 
 
 def predict_labels(
@@ -87,9 +87,17 @@ def _outputs(
     with torch.inference_mode():
         for start in range(0, len(X), batch_size):
             rows = slice(start, start + batch_size)
-            images = channels_first(np.array(X[rows]))
+            images = np.array(X[rows])
             if not tta:
-                yield rows, net.infer(images)
+                yield rows, net.infer(channels_first(images))
                 continue
-            flipped = [net.infer(images.flip(axes)).softmax(dim=1).flip(axes) for axes in FLIPS]
+            flipped = [_flipped_probabilities(net, images, axes) for axes in FLIPS]
             yield rows, torch.stack(flipped).mean(dim=0)
+
+
+def _flipped_probabilities(
+    net: SegmentationNet, images: np.ndarray, axes: tuple[int, ...]
+) -> Tensor:
+    # In numpy, since torch cannot flip every dtype that images may have.
+    logits = net.infer(channels_first(np.flip(images, axes).copy()))
+    return logits.softmax(dim=1).flip([axis + 1 for axis in axes])

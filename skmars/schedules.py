@@ -99,7 +99,7 @@ class ReduceOnPlateau(ConstantRate):
     ):
         if not 0 < factor < 1:
             raise ValueError(f"factor must be in (0, 1), got {factor!r}")
-        if patience < 0:
+        if not patience >= 0:
             raise ValueError(f"patience must be at least 0, got {patience!r}")
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold must be in [0, 1), got {threshold!r}")

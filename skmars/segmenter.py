@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from skmars import _validation as check
 from skmars.base import BaseSegmenter
@@ -330,11 +330,15 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         n_channels = None if is_first else self.n_channels_in_
         X, y, sample_weight = check.check_training_data(X, y, sample_weight, n_channels=n_channels)
         if is_first:
-            labels = y if classes is None else np.ravel(classes)
-            classes = check.find_classes(labels, self.ignore_label)
+            if classes is None:
+                classes = check.find_classes(y, self.ignore_label)
+            else:
+                classes = check.check_classes(classes, self.ignore_label)
         else:
             classes = self.classes_
         check.check_labels(y, classes, self.ignore_label)
+        if self.ignore_label is not None and np.all(y == self.ignore_label):
+            raise ValueError(f"ignore_label={self.ignore_label} leaves no labelled pixel in y")
         if not hasattr(self, "_rng"):
             self._rng = check.random_generator(self.random_state)
         rows = np.arange(len(X))
@@ -392,7 +396,7 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
 
     def _split(self, X, y, sample_weight, groups, validation_data, classes, rng):
         """Rows to train on, and what to validate on as arguments of `_dataset`, or None."""
-        check_consistent_length(X, groups)
+        groups = check.check_groups(groups, len(X))
         rows = np.arange(len(X))
         if validation_data is not None:
             X_valid, y_valid = check.check_validation_data(
@@ -423,7 +427,8 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         if not hasattr(self, "net_"):
             return None
         same_net = all(
-            getattr(self.net_, f"module__{name}") == getattr(self, name) for name in ARCHITECTURE
+            np.array_equal(getattr(self.net_, f"module__{name}"), getattr(self, name))
+            for name in ARCHITECTURE
         )
         same_data = self.n_channels_in_ == check.count_channels(X) and np.array_equal(
             self.classes_, classes

@@ -249,7 +249,7 @@ def train(
         *([("best_weights", best)] if plan.keep_best else []),
         *callbacks,
         *([("progress_bar", ProgressBar())] if verbose > 1 else []),
-        ("print_log", PrintLog(sink=_print_row)),
+        *([("print_log", PrintLog(sink=_print_row))] if verbose else []),
     ]
     net.initialize_callbacks()
     net.batch_order, net.is_over = rng, pace.is_over
@@ -289,6 +289,9 @@ def _run_phase(
         try:
             net.fit_loop(train_set, epochs=1)
         except _StopPhase:
+            if net.history and "learning_rate" not in net.history[-1]:
+                # Stopped within the epoch: a row without its figures helps nobody.
+                del net.history[-1]
             return
         loss = net.history[-1, "train_loss"]
         if not math.isfinite(loss):
