@@ -1,0 +1,178 @@
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+
+import skmars
+
+PUBLIC = {
+    "skmars": {"MarsSegmenter", "__version__"},
+    "skmars.nn": {
+        "ASPP",
+        "BLOCKS",
+        "FREEZABLE",
+        "SKIPS",
+        "AddSkip",
+        "AttentionASPPUNet",
+        "AttentionGate",
+        "ConcatSkip",
+        "FusionSkip",
+        "PlainBlock",
+        "ResidualBlock",
+    },
+    "skmars.losses": {
+        "IGNORE_INDEX",
+        "LOSSES",
+        "CombinedLoss",
+        "boundary_loss",
+        "cross_entropy",
+        "dice_loss",
+        "focal_loss",
+        "make_loss",
+    },
+    "skmars.metrics": {
+        "boundary_f1_score",
+        "boundary_f1_scorer",
+        "confusion_counts",
+        "iou_from_counts",
+        "iou_per_class",
+        "mean_iou_score",
+        "mean_iou_scorer",
+    },
+    "skmars.datasets": {"load_an2dl", "load_image_folder", "make_terrain", "save_submission"},
+    "skmars.schedules": {
+        "SCHEDULERS",
+        "ConstantRate",
+        "CosineDecay",
+        "ReduceOnPlateau",
+        "make_schedule",
+    },
+    "skmars.model_selection": {"class_counts", "holdout_split"},
+}
+
+PARAMETERS = [
+    "depth",
+    "base_channels",
+    "block",
+    "skip",
+    "attention",
+    "aspp",
+    "dilation_rates",
+    "dropout",
+    "loss",
+    "loss_params",
+    "class_weight",
+    "max_class_weight",
+    "ignore_label",
+    "learning_rate",
+    "weight_decay",
+    "batch_size",
+    "max_epochs",
+    "scheduler",
+    "scheduler_params",
+    "time_limit",
+    "validation_fraction",
+    "early_stopping",
+    "patience",
+    "freeze",
+    "fine_tune_epochs",
+    "fine_tune_learning_rate",
+    "tta",
+    "device",
+    "precision",
+    "compile",
+    "n_threads",
+    "warm_start",
+    "random_state",
+    "verbose",
+    "callbacks",
+]
+
+METHODS = {
+    "fit": ["X", "y", "sample_weight", "groups", "validation_data"],
+    "partial_fit": ["X", "y", "classes", "sample_weight"],
+    "predict": ["X"],
+    "predict_proba": ["X"],
+    "score": ["X", "y", "sample_weight"],
+    "save": ["path"],
+    "load": ["path"],
+}
+
+# What only some users have, and what costs seconds to import.
+NOT_IMPORTED = {"matplotlib", "optuna", "PIL", "imblearn", "torch._dynamo", "torch._inductor"}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_are_these(module):
+    names = importlib.import_module(module).__all__
+    assert set(names) == PUBLIC[module]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_exist_and_are_documented(module):
+    imported = importlib.import_module(module)
+    assert imported.__doc__
+    for name in imported.__all__:
+        value = getattr(imported, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__doc__, name
+
+
+def test_package_lists_its_names_and_no_others():
+    assert set(dir(skmars)) == PUBLIC["skmars"]
+    with pytest.raises(AttributeError, match="unheard_of"):
+        _ = skmars.unheard_of
+
+
+def test_hyperparameters_are_these():
+    assert list(inspect.signature(skmars.MarsSegmenter).parameters) == PARAMETERS
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_have_these_arguments(method):
+    signature = inspect.signature(getattr(skmars.MarsSegmenter(), method))
+    assert list(signature.parameters) == METHODS[method]
+    assert getattr(skmars.MarsSegmenter, method).__doc__
+
+
+def test_every_parameter_and_attribute_is_documented(terrain, fast):
+    text = inspect.getdoc(skmars.MarsSegmenter)
+    for name in PARAMETERS:
+        assert f"\n{name} : " in text, name
+    fitted = vars(skmars.MarsSegmenter(**fast).fit(*terrain))
+    attributes = text.split("Attributes\n")[1].split("See Also")[0].replace(",", " ").split()
+    for name in fitted:
+        if name.endswith("_") and not name.startswith("_"):
+            assert name in attributes, name
+
+
+def imported_by(statement):
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    # The environment of a user, not one that an earlier test has changed.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_import_of_the_package_is_light():
+    modules = imported_by("import skmars")
+    assert "skmars" in modules
+    assert not modules & {*NOT_IMPORTED, "torch", "sklearn", "skorch", "numpy", "scipy"}
+
+
+def test_import_of_the_segmenter_brings_no_extras():
+    modules = imported_by("import skmars, skmars.segmenter, skmars.nn, skmars.datasets")
+    assert {"torch", "skmars.segmenter", "skmars.datasets"} <= modules
+    assert not modules & NOT_IMPORTED
+
+
+def test_name_of_the_package_gives_the_class_of_the_module():
+    from skmars.segmenter import MarsSegmenter
+
+    assert skmars.MarsSegmenter is MarsSegmenter
