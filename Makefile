@@ -33,6 +33,7 @@ docs: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/fit_overhead.py
 	$(BIN)/python benchmarks/fit_memory.py
+	$(BIN)/python benchmarks/busy_machine.py
 
 clean:
 	rm -rf $(VENV) demo docs/_build docs/generated

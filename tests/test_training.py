@@ -371,7 +371,7 @@ def test_time_limit_within_an_epoch(freeze, terrain, fast):
         **params, fine_tune_epochs=2, learning_rate=1e-3, fine_tune_learning_rate=1e-4
     )
     started = time.perf_counter()
-    segmenter.fit(X, y, validation_data=(X[:96], y[:96]))
+    segmenter.fit(X, y, validation_data=(X[:600], y[:600]))
     seconds = time.perf_counter() - started
     rates = {"train": 1e-3} | ({"fine_tune": 1e-4} if freeze else {})
     assert_in_time(seconds, limit, segmenter.history_, rates)
