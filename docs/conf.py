@@ -15,6 +15,7 @@ extensions = [
     "sphinx.ext.mathjax",
 ]
 autosummary_generate = True
+default_role = "literal"
 # Methods are listed on the page of their class; inherited ones are scikit-learn's and torch's.
 numpydoc_show_class_members = False
 exclude_patterns = ["_build"]
