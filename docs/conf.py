@@ -11,10 +11,8 @@ extensions = [
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
 ]
-autosummary_generate = True
 default_role = "literal"
 # Methods are listed on the page of their class; inherited ones are scikit-learn's and torch's.
 numpydoc_show_class_members = False

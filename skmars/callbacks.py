@@ -25,6 +25,12 @@ class Pace(Callback):
     def __init__(self, validation_steps: float):
         self.validation_steps = validation_steps
 
+    def initialize(self):
+        """Forget how long steps and validations take; a new phase does not."""
+        self.step_seconds_ = 0.0
+        self.validation_seconds_: float | None = None
+        return self
+
     def begin_phase(self, name: str, n_batches: int, deadline: float | None) -> None:
         """Start to count.
 
@@ -43,8 +49,6 @@ class Pace(Callback):
         self.deadline_ = deadline
         self.n_done_ = 0
         self.started_ = time.perf_counter()
-        self.step_seconds_ = 0.0
-        self.validation_seconds_: float | None = None
 
     def progress(self) -> float:
         """Share of the phase that is done, in [0, 1]: of its time if that is limited."""
@@ -77,7 +81,7 @@ class Pace(Callback):
         now = time.perf_counter()
         seconds = now - self.step_started_
         # The first batch of all warms up; the fastest speaks for the others.
-        self.step_seconds_ = min(seconds, self.step_seconds_) if self.n_done_ else seconds
+        self.step_seconds_ = min(seconds, self.step_seconds_ or seconds)
         self.step_started_ = now
         self.n_done_ += 1
 

@@ -393,6 +393,19 @@ def test_second_phase_knows_how_long_a_validation_takes(terrain, fast):
 
 
 @pytest.mark.usefixtures("warm")
+def test_time_limit_counts_from_the_call(terrain, fast):
+    class SlowArray:
+        def __array__(self, dtype=None, copy=None):
+            time.sleep(0.8)
+            return terrain[0]
+
+    limit = 1.5
+    started = time.perf_counter()
+    MarsSegmenter(**fast, time_limit=limit).fit(SlowArray(), terrain[1])
+    assert 0.85 * limit < time.perf_counter() - started < 1.05 * limit + 0.3
+
+
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("freeze", [None, "encoder"])
 def test_a_net_was_trained_however_short_the_time(freeze, terrain, fast):
     segmenter = MarsSegmenter(**fast, time_limit=1e-3, freeze=freeze)
