@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MaskPairs", "count_with_others", "pair_masks", "stack_masks"]
+__all__ = ["MaskPairs", "check_labels", "count_with_others", "pair_masks", "stack_masks"]
 
 # Pixels converted to int64 at a time; they stay in the processor's cache.
 CHUNK = 2**17
@@ -94,7 +94,8 @@ def stack_masks(masks: list[NDArray[Any]]) -> NDArray[np.int64]:
     return integers
 
 
-def _check_labels(labels: Any, ignore_label: int | None) -> NDArray[np.int64]:
+def check_labels(labels: Any, ignore_label: int | None) -> NDArray[np.int64]:
+    """Check that labels are different integers and none is ignored."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or len(labels) == 0 or labels.dtype.kind not in "buif":
         raise ValueError(f"labels must be a list of at least one integer; got {labels!r}")
@@ -116,7 +117,7 @@ def count_with_others(
     """
     if ignore_label is not None and ignore_label != int(ignore_label):
         raise ValueError(f"ignore_label must be None or an integer; got {ignore_label!r}")
-    classes = _find_labels(pairs) if labels is None else _check_labels(labels, ignore_label)
+    classes = _find_labels(pairs) if labels is None else check_labels(labels, ignore_label)
     ignored = np.array([] if ignore_label is None else [ignore_label], dtype=np.int64)
     known = np.union1d(classes, ignored)
     seen, counts = _count_known(pairs, known)

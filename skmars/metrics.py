@@ -5,30 +5,60 @@ over images or over batches is another number than the one given here, and is ne
 """
 
 import math
-import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import make_scorer
 
+from skmars._averages import (
+    Absent,
+    absent_value,
+    frequency_weighted,
+    mean_of_present,
+    share_right,
+)
 from skmars._boundaries import count_boundary_matches
 from skmars._mask_pairs import count_with_others, pair_masks, stack_masks
 
+if TYPE_CHECKING:
+    from skmars.scorers import (
+        SegmentationScorer,
+        boundary_f1_scorer,
+        class_iou_scorer,
+        make_scorers,
+        mean_iou_scorer,
+        pixel_accuracy_scorer,
+        weighted_iou_scorer,
+    )
+
+SCORERS = [
+    "SegmentationScorer",
+    "boundary_f1_scorer",
+    "class_iou_scorer",
+    "make_scorers",
+    "mean_iou_scorer",
+    "pixel_accuracy_scorer",
+    "weighted_iou_scorer",
+]
 __all__ = [
+    "SegmentationScorer",
     "boundary_f1_score",
     "boundary_f1_scorer",
+    "class_iou_scorer",
     "confusion_counts",
     "iou_from_counts",
     "iou_per_class",
+    "make_scorers",
     "mean_iou_score",
     "mean_iou_scorer",
+    "pixel_accuracy_score",
+    "pixel_accuracy_scorer",
+    "weighted_iou_score",
+    "weighted_iou_scorer",
 ]
 
 Masks = ArrayLike | Sequence[ArrayLike]
-Absent = Literal["exclude"] | float
 
 
 def confusion_counts(
@@ -113,7 +143,7 @@ def iou_from_counts(counts: ArrayLike, *, absent: Absent = "exclude") -> NDArray
         raise ValueError(f"counts must be of shape (K, K); got {counts.shape}")
     intersection = counts.diagonal()
     union = counts.sum(axis=0) + counts.sum(axis=1) - intersection
-    iou = np.full(len(counts), _absent_value(absent))
+    iou = np.full(len(counts), absent_value(absent))
     return np.divide(intersection, union, out=iou, where=union > 0)
 
 
@@ -163,7 +193,7 @@ def iou_per_class(
     >>> iou_per_class([[[0, 1, 1, 1]]], [[[0, 1, 1, 0]]], labels=[0, 1, 2])
     array([0.5       , 0.66666667,        nan])
     """
-    _absent_value(absent)
+    absent_value(absent)
     pairs = pair_masks(y_true, y_pred, sample_weight)
     return iou_from_counts(count_with_others(pairs, labels, ignore_label)[1], absent=absent)[:-1]
 
@@ -213,10 +243,7 @@ def mean_iou_score(
     >>> mean_iou_score([[[0, 1, 1, 1]]], [[[0, 1, 1, 1]]], labels=[0, 1, 2, 3], absent=0.0)
     0.5
 
-    `mean_iou_scorer` is the scorer of it; one with other arguments:
-
-    >>> from sklearn.metrics import make_scorer
-    >>> scorer = make_scorer(mean_iou_score, ignore_label=0)
+    `mean_iou_scorer` is the scorer of it, see `SegmentationScorer` for one with other arguments.
     """
     iou = iou_per_class(
         y_true,
@@ -226,7 +253,98 @@ def mean_iou_score(
         sample_weight=sample_weight,
         absent=absent,
     )
-    return _mean_of_present(iou, "mean IoU")
+    return mean_of_present(iou, "mean IoU")
+
+
+def weighted_iou_score(
+    y_true: Masks,
+    y_pred: Masks,
+    *,
+    labels: ArrayLike | None = None,
+    ignore_label: int | None = None,
+    sample_weight: Masks | None = None,
+) -> float:
+    """Mean of the classes' intersection over union, weighted by their true frequencies [1]_.
+
+    The same as :func:`sklearn.metrics.jaccard_score` with `average="weighted"` on ravelled masks.
+    Rare classes hardly count; a class that is only predicted counts by the pixels that it takes
+    from others.
+
+    Parameters
+    ----------
+    y_true, y_pred : int array of shape (n, H, W), or list of arrays of shape (H, W)
+        True and predicted masks. Floats that hold integers are accepted.
+    labels : array-like of shape (K,), default=None
+        The classes, as for `iou_per_class`.
+    ignore_label : int, default=None
+        Pixels with this true label are left out, as for `iou_per_class`.
+    sample_weight : array-like of shape (n,) or (n, H, W), default=None
+        Weights of images or of pixels, not negative.
+
+    Returns
+    -------
+    float
+        In [0, 1]. NaN, with a warning, if no pixel is of a class.
+
+    Raises
+    ------
+    ValueError
+        As `iou_per_class`.
+
+    References
+    ----------
+    .. [1] Long, J., Shelhamer, E., Darrell, T. (2015). Fully convolutional networks for semantic
+       segmentation. CVPR, 3431-3440.
+
+    Examples
+    --------
+    >>> from skmars.metrics import weighted_iou_score
+    >>> weighted_iou_score([[[0, 0, 0, 1]]], [[[0, 0, 1, 1]]])
+    0.625
+    """
+    pairs = pair_masks(y_true, y_pred, sample_weight)
+    counts = count_with_others(pairs, labels, ignore_label)[1]
+    return frequency_weighted(iou_from_counts(counts)[:-1], counts[:-1], "weighted IoU")
+
+
+def pixel_accuracy_score(
+    y_true: Masks,
+    y_pred: Masks,
+    *,
+    ignore_label: int | None = None,
+    sample_weight: Masks | None = None,
+) -> float:
+    """Share of pixels that have their true label.
+
+    The same as :func:`sklearn.metrics.accuracy_score` on ravelled masks.
+
+    Parameters
+    ----------
+    y_true, y_pred : int array of shape (n, H, W), or list of arrays of shape (H, W)
+        True and predicted masks. Floats that hold integers are accepted.
+    ignore_label : int, default=None
+        Pixels with this true label are left out.
+    sample_weight : array-like of shape (n,) or (n, H, W), default=None
+        Weights of images or of pixels, not negative.
+
+    Returns
+    -------
+    float
+        In [0, 1]. NaN, with a warning, if no pixel is labelled.
+
+    Raises
+    ------
+    ValueError
+        As `iou_per_class`.
+
+    Examples
+    --------
+    >>> from skmars.metrics import pixel_accuracy_score
+    >>> pixel_accuracy_score([[[0, 0, 0, 1]]], [[[0, 0, 1, 1]]])
+    0.75
+    """
+    pairs = pair_masks(y_true, y_pred, sample_weight)
+    return share_right(count_with_others(pairs, None, ignore_label)[1], "pixel accuracy")
 
 
 def boundary_f1_score(
@@ -290,7 +408,7 @@ def boundary_f1_score(
     """
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"tolerance must be a finite number of at least 0; got {tolerance!r}")
-    value = _absent_value(absent)
+    value = absent_value(absent)
     pairs = pair_masks(y_true, y_pred, None)
     classes, _ = count_with_others(pairs, labels, ignore_label)
     counts = np.zeros((len(classes), 4), dtype=np.int64)
@@ -302,28 +420,13 @@ def boundary_f1_score(
     recall, precision = true_hits / np.maximum(n_true, 1), pred_hits / np.maximum(n_pred, 1)
     f1 = np.where(n_true + n_pred > 0, 0.0, value)
     np.divide(2 * precision * recall, precision + recall, out=f1, where=precision + recall > 0)
-    return _mean_of_present(f1, "boundary F1")
+    return mean_of_present(f1, "boundary F1")
 
 
-mean_iou_scorer = make_scorer(mean_iou_score)
-boundary_f1_scorer = make_scorer(boundary_f1_score)
+def __getattr__(name: str) -> Any:
+    # Late, since the scorers are made of the scores.
+    if name in SCORERS:
+        from skmars import scorers
 
-
-def _absent_value(absent: Absent) -> float:
-    if isinstance(absent, str) and absent == "exclude":
-        return math.nan
-    if not isinstance(absent, str) and absent in (0, 1):
-        return float(absent)
-    raise ValueError(f"absent must be 'exclude', 0.0 or 1.0; got {absent!r}")
-
-
-def _mean_of_present(values: NDArray[np.float64], name: str) -> float:
-    present = values[~np.isnan(values)]
-    if len(present) == 0:
-        warnings.warn(
-            f"{name} is undefined and set to nan: no class is present.",
-            UndefinedMetricWarning,
-            stacklevel=3,
-        )
-        return math.nan
-    return float(present.mean())
+        return getattr(scorers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
