@@ -8,12 +8,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skmars import _validation as check
+from skmars._tags import ImageInputMixin
 from skmars.metrics import mean_iou_score
 
 __all__ = ["BaseSegmenter"]
 
 
-class BaseSegmenter(BaseEstimator):
+class BaseSegmenter(ImageInputMixin, BaseEstimator):
     """Scoring by mean IoU, lists of images, and tags.
 
     An estimator that inherits it has `predict` and the attributes `classes_`, `n_channels_in_` and
@@ -86,11 +87,3 @@ class BaseSegmenter(BaseEstimator):
             for place, output in zip(same, outputs, strict=True):
                 results[place] = output
         return results
-
-    def __sklearn_tags__(self):
-        """Say that X has three dimensions or more, and that y is needed."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.target_tags.required = True
-        return tags

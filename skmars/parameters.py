@@ -6,6 +6,7 @@ from typing import Any
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skmars.augmentation import Augmenter
 from skmars.losses import make_loss
 from skmars.nn import BLOCKS, FREEZABLE, SKIPS
 from skmars.schedules import SCHEDULERS, make_schedule
@@ -48,6 +49,7 @@ CONSTRAINTS: dict[str, list] = {
     "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
     "early_stopping": ["boolean"],
     "patience": [Interval(Integral, 1, None, closed="left")],
+    "augmentation": [Augmenter, None],
     "freeze": [StrOptions(set(FREEZABLE)), None],
     "fine_tune_epochs": [Interval(Integral, 1, None, closed="left")],
     "fine_tune_learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -76,8 +78,8 @@ def check_together(params: Mapping[str, Any], *, weighted: bool) -> None:
     Raises
     ------
     ValueError
-        If dilation rates, loss or schedule do not exist with their parameters, or the loss
-        cannot take weights that it is asked to.
+        If dilation rates, loss, schedule or augmentation do not exist with their parameters, or
+        the loss cannot take weights that it is asked to.
     """
     rates = tuple(params["dilation_rates"])
     if not rates or not all(isinstance(rate, Integral) and int(rate) >= 1 for rate in rates):
@@ -85,6 +87,8 @@ def check_together(params: Mapping[str, Any], *, weighted: bool) -> None:
             f"dilation_rates must hold at least one integer, each at least 1; got {rates}"
         )
     make_schedule(params["scheduler"], params["scheduler_params"])
+    if params["augmentation"] is not None:
+        params["augmentation"]._check_parameters()
     loss, loss_params = params["loss"], params["loss_params"]
     if isinstance(loss, str):
         make_loss(loss, **(loss_params or {}))

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmars import __version__
+from skmars.augmentation import Augmenter
 
 __all__ = ["PersistenceMixin", "read_archive", "write_archive"]
 
@@ -168,15 +169,21 @@ def read_archive(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
 
 
 def _params_from_json(params: dict[str, Any]) -> dict[str, Any]:
-    params = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in params.items()
-    }
+    params = _with_tuples(params)
     if isinstance(params.get("class_weight"), dict):
         params["class_weight"] = dict(zip(*params["class_weight"].values(), strict=True))
     return params
 
 
+def _with_tuples(params: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in params.items()
+    }
+
+
 def _to_json(value: Any) -> Any:
+    if isinstance(value, Augmenter):
+        return {"Augmenter": value.get_params()}
     if isinstance(value, np.ndarray):
         return {"dtype": value.dtype.str, "values": value.tolist()}
     if isinstance(value, np.generic):
@@ -187,4 +194,6 @@ def _to_json(value: Any) -> Any:
 def _from_json(value: dict) -> Any:
     if value.keys() == {"dtype", "values"}:
         return np.array(value["values"], dtype=value["dtype"])
+    if value.keys() == {"Augmenter"}:
+        return Augmenter(**_with_tuples(value["Augmenter"]))
     return value

@@ -105,6 +105,9 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         Passes over the training images of the second phase.
     fine_tune_learning_rate : float, default=2e-4
         Learning rate of the second phase, above 0.
+    augmentation : Augmenter or None, default=None
+        Changes every training batch at random. Its parameters are searched as
+        `augmentation__brightness` and so on.
     tta : bool, default=False
         Whether to predict the mean over an image and its flips, at four times the cost.
     device : str, default="auto"
@@ -120,8 +123,8 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         Whether `fit` goes on from the present weights. Classes, channels and the net's
         parameters have to be as before.
     random_state : int, RandomState instance or None, default=None
-        Seeds initial weights, the validation split, batches and dropout. With an integer, two
-        fits on one machine give the same weights, except under a `time_limit`.
+        Seeds initial weights, the validation split, batches, dropout and augmentation. With an
+        integer, two fits on one machine give the same weights, except under a `time_limit`.
     verbose : int, default=0
         0 is silent, 1 prints a row an epoch, 2 shows a bar over the batches as well.
     callbacks : list or None, default=None
@@ -199,6 +202,7 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         freeze=None,
         fine_tune_epochs=10,
         fine_tune_learning_rate=2e-4,
+        augmentation=None,
         tta=False,
         device="auto",
         precision="auto",
@@ -235,6 +239,7 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         self.freeze = freeze
         self.fine_tune_epochs = fine_tune_epochs
         self.fine_tune_learning_rate = fine_tune_learning_rate
+        self.augmentation = augmentation
         self.tta = tta
         self.device = device
         self.precision = precision
@@ -508,12 +513,16 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
     def _train(self, train_set, valid_set, plan: Plan, rng: np.random.Generator) -> None:
         if self.compile is True:
             self.net_.use_compiler()
+        augment = self.augmentation and self.augmentation.prepare(
+            train_set, self.scale_, self.mean_, rng
+        )
         self.best_epoch_ = train(
             self.net_,
             train_set,
             valid_set,
             plan,
             rng=rng,
+            augment=augment,
             callbacks=self.callbacks or (),
             verbose=int(self.verbose),
         )

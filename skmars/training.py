@@ -23,6 +23,7 @@ from skmars.device import Arithmetic, forward, set_layout
 from skmars.losses import IGNORE_INDEX, make_loss
 from skmars.nn import AttentionASPPUNet
 from skmars.schedules import ConstantRate
+from skmars.transforms import Batch
 
 __all__ = [
     "Criterion",
@@ -112,6 +113,7 @@ class SegmentationNet(NeuralNet):
         self.scale = scale
         self.batch_order: np.random.Generator | None = None
         self.is_over: Callable[[], bool] | None = None
+        self.augment: Callable[[Batch], Batch] | None = None
         self.module_: AttentionASPPUNet
 
     @property
@@ -134,10 +136,21 @@ class SegmentationNet(NeuralNet):
         if x.dtype != torch.float64:
             x = x.float()
         shape = (-1, 1, 1)
-        mean = torch.as_tensor(self.mean, dtype=x.dtype, device=x.device).reshape(shape)
-        scale = torch.as_tensor(self.scale, dtype=x.dtype, device=x.device).reshape(shape)
+        mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).reshape(shape)
+        scale = torch.tensor(self.scale, dtype=x.dtype, device=x.device).reshape(shape)
         module = self.__dict__.get("_forward", self.module_)
         return forward(module, ((x - mean) / scale).float(), self.arithmetic)
+
+    def train_step_single(self, batch, **fit_params):
+        """Change the batch at random, if that is wanted, and take a step."""
+        if self.augment is not None:
+            images, (target, weight) = batch
+            images = images.to(self.device)
+            if images.dtype != torch.float64:
+                images = images.float()
+            changed = self.augment(Batch(images, target.to(self.device), weight))
+            batch = changed.images, (changed.target, changed.weight)
+        return super().train_step_single(batch, **fit_params)
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
         """Loss of a batch whose `y_true` is a pair of target and weights."""
@@ -204,6 +217,7 @@ def train(
     plan: Plan,
     *,
     rng: np.random.Generator,
+    augment: Callable[[Batch], Batch] | None = None,
     callbacks: Sequence[Any] = (),
     verbose: int = 0,
 ) -> int:
@@ -219,6 +233,8 @@ def train(
         Phases, rates and limits.
     rng : numpy.random.Generator
         Shuffles the images.
+    augment : callable or None
+        Changes each training batch, with its images as given but floating.
     callbacks : sequence
         More skorch callbacks.
     verbose : int
@@ -238,6 +254,7 @@ def train(
     pace = Pace(FORWARD_SHARE * n_valid / net.batch_size)
     rate, best = LearningRate(pace), BestWeights()
     net.verbose = verbose
+    net.max_epochs = sum(phase.max_epochs for phase in plan.phases)
     net.train_split = None if valid_set is None else predefined_split(valid_set)
     net.callbacks = [
         ("epoch_timer", EpochTimer()),
@@ -252,7 +269,7 @@ def train(
         *([("print_log", PrintLog(sink=_print_row))] if verbose else []),
     ]
     net.initialize_callbacks()
-    net.batch_order, net.is_over = rng, pace.is_over
+    net.batch_order, net.is_over, net.augment = rng, pace.is_over, augment
     try:
         net.notify("on_train_begin", X=train_set)
         for number, phase in enumerate(plan.phases):
@@ -272,7 +289,8 @@ def train(
     finally:
         # The net outlives the run; the data, the best weights' copy and the clock do not.
         net.module_.freeze(None)
-        net.train_split = net.callbacks = net.batch_order = net.is_over = None
+        net.train_split = net.callbacks = None
+        net.batch_order = net.is_over = net.augment = None
         net.callbacks_ = []
     return best.epoch_ if plan.keep_best else len(net.history) - 1
 

@@ -180,6 +180,7 @@ OUT_OF_RANGE = {
     "freeze": ["head", "bottleneck", True, "Encoder"],
     "fine_tune_epochs": [0, -1, 1.5, None],
     "fine_tune_learning_rate": [0, -1e-3, math.nan, math.inf, None],
+    "augmentation": ["flip", True, 0.5],
     "tta": ["yes", None],
     "device": ["warp", "cuda:999", "cpu:x", "", None, 3],
     "precision": ["float16", "double", None, 32],

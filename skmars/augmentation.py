@@ -1,0 +1,340 @@
+"""Random changes of the training images: on every batch anew, or as copies in a Pipeline."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from skmars import _validation as check
+from skmars._tags import ImageInputMixin
+from skmars.batches import SegmentationDataset, measure_scaling
+from skmars.losses import IGNORE_INDEX
+from skmars.model_selection import class_counts
+from skmars.transforms import (
+    Batch,
+    Transform,
+    adjust_intensity,
+    crop_and_resize,
+    flip,
+    paste_regions,
+)
+
+__all__ = ["Augmentation", "Augmenter"]
+
+IMAGES_AT_ONCE = 64
+
+
+class Augmenter(ImageInputMixin, BaseEstimator):
+    """Random flips, intensity, crops and pasted regions, for images and masks together.
+
+    Given to `MarsSegmenter(augmentation=...)` it changes every training batch anew. As a step of
+    an `imblearn.pipeline.Pipeline` it appends changed copies to the training data, and is
+    skipped at prediction. Masks are changed with their images, by the nearest neighbour, so
+    that no label appears that was not there.
+
+    Parameters
+    ----------
+    horizontal_flip : bool, default=True
+        Whether to swap left and right in half of the images.
+    vertical_flip : bool, default=False
+        Whether to swap top and bottom in half of the images.
+    brightness : float, default=0.0
+        Largest shift of an image's intensity, up or down, in standard deviations of the
+        training images; at least 0.
+    contrast : float, default=0.0
+        Deviations from an image's mean are multiplied by 1 - `contrast` to 1 + `contrast`; in
+        [0, 1].
+    crop_scale : float or tuple of two floats, default=1.0
+        Range of the sides of a random window, as a share of the image's sides, that is resized
+        to the whole; a single number is the end of a range that begins at 1. Above 0. A window
+        beyond the image (above 1) shows the image smaller; what it leaves has the mean
+        intensity and no label.
+    paste_rare_class : float, default=0.0
+        Probability, in [0, 1], that an image gets regions of the rarest class from another image
+        of the training set, with their rows kept and moved sideways (as in the simple copy-paste
+        of Ghiasi et al. 2021). The rarest class is the one with the fewest pixels.
+    n_copies : int, default=1
+        Changed copies of each image that `fit_resample` appends, at least 0. Has no meaning
+        within training.
+    ignore_label : int or None, default=None
+        Label that is no class: never pasted, and given to pixels of a copy that show nothing.
+        `fit_resample` needs it if `crop_scale` exceeds 1; within training it is the segmenter's.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the changes. Within training None follows the segmenter's `random_state`.
+
+    Attributes
+    ----------
+    n_channels_in_ : int
+        Channels of the images.
+    mean_, scale_ : ndarray of shape (n_channels,)
+        Mean and standard deviation of the images.
+    rare_class_ : int
+        The label with the fewest pixels.
+    sample_indices_ : ndarray of shape (n_resampled,)
+        For each image that `fit_resample` returned, the index of the one it is or comes from.
+
+    References
+    ----------
+    Golnaz Ghiasi, Yin Cui, Aravind Srinivas, Rui Qian, Tsung-Yi Lin, Ekin D. Cubuk, Quoc V. Le
+    and Barret Zoph, "Simple copy-paste is a strong data augmentation method for instance
+    segmentation", CVPR 2021.
+
+    Examples
+    --------
+    >>> from skmars import Augmenter
+    >>> from skmars.datasets import make_terrain
+    >>> X, y = make_terrain(10, random_state=0)
+    >>> augmenter = Augmenter(brightness=0.2, crop_scale=0.8, random_state=0)
+    >>> X_more, y_more = augmenter.fit_resample(X, y)
+    >>> X_more.shape, X_more.dtype, y_more.shape
+    ((20, 64, 128), dtype('uint8'), (20, 64, 128))
+    """
+
+    _parameter_constraints: dict = {
+        "horizontal_flip": ["boolean"],
+        "vertical_flip": ["boolean"],
+        "brightness": [Interval(Real, 0, None, closed="left")],
+        "contrast": [Interval(Real, 0, 1, closed="both")],
+        "crop_scale": [Interval(Real, 0, None, closed="neither"), tuple, list],
+        "paste_rare_class": [Interval(Real, 0, 1, closed="both")],
+        "n_copies": [Interval(Integral, 0, None, closed="left")],
+        "ignore_label": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        *,
+        horizontal_flip=True,
+        vertical_flip=False,
+        brightness=0.0,
+        contrast=0.0,
+        crop_scale=1.0,
+        paste_rare_class=0.0,
+        n_copies=1,
+        ignore_label=None,
+        random_state=None,
+    ):
+        self.horizontal_flip = horizontal_flip
+        self.vertical_flip = vertical_flip
+        self.brightness = brightness
+        self.contrast = contrast
+        self.crop_scale = crop_scale
+        self.paste_rare_class = paste_rare_class
+        self.n_copies = n_copies
+        self.ignore_label = ignore_label
+        self.random_state = random_state
+
+    def fit(self, X, y):
+        """Learn the images' scale and the rarest class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C)
+            Images of any integer or floating dtype.
+        y : array-like of shape (n, H, W)
+            Masks of integer labels.
+
+        Returns
+        -------
+        self : Augmenter
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter, the images or the masks are not as described.
+        """
+        self._learn(X, y)
+        return self
+
+    def fit_resample(self, X, y):
+        """Append changed copies of the images and their masks.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C)
+            Images of any integer or floating dtype. Integers are rounded and kept in the
+            dtype's range.
+        y : array-like of shape (n, H, W)
+            Masks of integer labels.
+
+        Returns
+        -------
+        X_resampled : ndarray of shape (n * (1 + n_copies), H, W) or (..., H, W, C)
+            The images as they are, then each set of copies in the same order, of the same
+            dtype. X itself if `n_copies` is 0.
+        y_resampled : ndarray of shape (n * (1 + n_copies), H, W)
+            Their masks.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter, the images or the masks are not as described.
+        """
+        X, y, dataset = self._learn(X, y)
+        n = len(X)
+        self.sample_indices_ = np.tile(np.arange(n), 1 + self.n_copies)
+        if self.n_copies == 0:
+            return X, y
+        if self._crop_range()[1] > 1:
+            self._check_ignore_label(y.dtype)
+        augment = self.prepare(dataset, self.scale_, self.mean_, self._rng)
+        X_more = np.empty((len(self.sample_indices_), *X.shape[1:]), X.dtype)
+        y_more = np.empty((len(self.sample_indices_), *y.shape[1:]), y.dtype)
+        X_more[:n], y_more[:n] = X, y
+        for start in range(n, len(X_more), IMAGES_AT_ONCE):
+            part = slice(start, start + IMAGES_AT_ONCE)
+            images, (target, _) = dataset[self.sample_indices_[part]]
+            # In double precision, in which every pixel of the usual dtypes is exact.
+            batch = augment(Batch(images.double(), target, None))
+            X_more[part] = _as_images(batch.images, X)
+            labels = dataset.classes[np.maximum(batch.target.numpy(), 0)]
+            y_more[part] = np.where(batch.target == IGNORE_INDEX, self.ignore_label, labels)
+        return X_more, y_more
+
+    def prepare(
+        self,
+        dataset: SegmentationDataset,
+        scale: np.ndarray,
+        mean: np.ndarray,
+        rng: np.random.Generator,
+    ) -> "Augmentation":
+        """Make the function that changes batches of a data set.
+
+        Parameters
+        ----------
+        dataset : SegmentationDataset
+            What is trained on; regions are pasted from it.
+        scale, mean : ndarray of shape (n_channels,)
+            Standard deviation and mean of its images.
+        rng : numpy.random.Generator
+            Seeds the changes if `random_state` is None.
+
+        Returns
+        -------
+        augment : Augmentation
+            A function of a `Batch`, which gives another.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter is not as described.
+        """
+        self._check_parameters()
+        low, high = self._crop_range()
+        transforms: list[Transform] = []
+        # Pasting comes first, so that what is pasted is changed with the rest.
+        if self.paste_rare_class:
+            transforms.append(_paste_rarest(self.paste_rare_class, dataset))
+        if self.horizontal_flip:
+            transforms.append(flip(-1))
+        if self.vertical_flip:
+            transforms.append(flip(-2))
+        if low != 1 or high != 1:
+            transforms.append(crop_and_resize(low, high, mean))
+        if self.brightness or self.contrast:
+            transforms.append(adjust_intensity(self.brightness, self.contrast, scale))
+        if self.random_state is not None:
+            rng = check.random_generator(self.random_state)
+        return Augmentation(transforms, seed=int(rng.integers(2**62)))
+
+    def _learn(self, X, y) -> tuple[np.ndarray, np.ndarray, SegmentationDataset]:
+        """Check everything, and set the attributes that `fit` promises."""
+        self._check_parameters()
+        X, y, _ = check.check_training_data(X, y, None)
+        labels = check.unique_labels(y)
+        classes = labels if self.ignore_label is None else labels[labels != self.ignore_label]
+        if not len(classes):
+            raise ValueError(f"ignore_label={self.ignore_label} leaves no labelled pixel in y")
+        self._rng = check.random_generator(self.random_state)
+        self.n_channels_in_ = check.count_channels(X)
+        self.mean_, self.scale_ = measure_scaling(X, np.arange(len(X)))
+        self.rare_class_ = classes[class_counts(y, classes).sum(axis=0).argmin()]
+        return X, y, SegmentationDataset(X, y, classes, self.ignore_label)
+
+    def _check_parameters(self) -> None:
+        self._validate_params()
+        self._crop_range()
+
+    def _check_ignore_label(self, dtype: np.dtype) -> None:
+        label = self.ignore_label
+        if label is None or np.array(label).astype(dtype) != label:
+            raise ValueError(
+                f"crop_scale={self.crop_scale} shows pixels without a label: fit_resample needs "
+                f"an ignore_label that {dtype} can hold to mark them with, got {label}"
+            )
+
+    def _crop_range(self) -> tuple[float, float]:
+        ends = self.crop_scale
+        if isinstance(ends, Real):
+            return min(float(ends), 1.0), max(float(ends), 1.0)
+        if len(ends) != 2 or not all(isinstance(end, Real) for end in ends):
+            raise ValueError(f"crop_scale must be a number or a pair of them, got {ends!r}")
+        low, high = map(float, ends)
+        if not 0 < low <= high < np.inf:
+            raise ValueError(f"crop_scale must be (low, high) with 0 < low <= high, got {ends!r}")
+        return low, high
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "scale_")
+
+
+class Augmentation:
+    """A chain of transforms with random numbers of its own.
+
+    Parameters
+    ----------
+    transforms : sequence of callables
+        Applied one after another, each to a `Batch`.
+    seed : int
+        Of the random numbers; torch's global ones are not used.
+    """
+
+    def __init__(self, transforms: Sequence[Transform], *, seed: int):
+        self.transforms = transforms
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Change a batch; the tensors given stay as they are."""
+        for transform in self.transforms:
+            batch = transform(batch, self.generator)
+        return batch
+
+
+def _paste_rarest(probability: float, dataset: SegmentationDataset) -> Transform:
+    counts = class_counts(dataset.masks, dataset.classes)[dataset.rows]
+    totals = counts.sum(axis=0)
+    # A class that only the images held out for validation show cannot be pasted.
+    rarest = int(np.where(totals, totals, np.iinfo(np.int64).max).argmin())
+    shows = counts[:, rarest] > 0
+    if dataset.sample_weight is not None:
+        # What does not count in training must not come back by another image.
+        weight = dataset.sample_weight[dataset.rows]
+        shows &= weight.reshape(len(weight), -1).any(axis=1)
+    if not shows.any():
+        return _unchanged
+    donors = SegmentationDataset(
+        dataset.images,
+        dataset.masks,
+        dataset.classes,
+        dataset.ignore_label,
+        rows=dataset.rows[shows],
+    )
+    return paste_regions(probability, donors, rarest)
+
+
+def _unchanged(batch: Batch, generator: torch.Generator) -> Batch:
+    return batch
+
+
+def _as_images(images: Tensor, like: np.ndarray) -> np.ndarray:
+    """Turn `(n, C, H, W)` into images of the layout and dtype of others."""
+    array = images.permute(0, 2, 3, 1).numpy() if like.ndim == 4 else images[:, 0].numpy()
+    if like.dtype.kind == "f":
+        return array.astype(like.dtype)
+    limits = (0, 1) if like.dtype == bool else (np.iinfo(like.dtype).min, np.iinfo(like.dtype).max)
+    return np.clip(np.rint(array), *limits).astype(like.dtype)

@@ -1,0 +1,167 @@
+"""Random changes of a whole batch of images, their targets and weights at once."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skmars.batches import SegmentationDataset
+from skmars.losses import IGNORE_INDEX
+
+__all__ = ["Batch", "Transform", "adjust_intensity", "crop_and_resize", "flip", "paste_regions"]
+
+
+class Batch(NamedTuple):
+    """What a training step sees."""
+
+    images: Tensor
+    """Floating point, `(n, C, H, W)`, in the units of the images as given."""
+    target: Tensor
+    """Indices of classes, int64 `(n, H, W)`; `IGNORE_INDEX` where there is none."""
+    weight: Tensor | None
+    """Of images `(n,)`, of pixels `(n, H, W)`, or none."""
+
+
+Transform = Callable[[Batch, torch.Generator], Batch]
+
+
+def _for_each_image(values: Tensor, like: Tensor) -> Tensor:
+    """Shape values `(n,)` so that they spread over images `(n, ...)`, on their device."""
+    return values.to(like.device).reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def flip(dim: int) -> Transform:
+    """Turn about half of the images over.
+
+    Parameters
+    ----------
+    dim : {-1, -2}
+        -1 swaps left and right, -2 top and bottom.
+    """
+
+    def turn(batch: Batch, generator: torch.Generator) -> Batch:
+        chosen = torch.rand(len(batch.images), generator=generator) < 0.5
+
+        def apply(tensor: Tensor) -> Tensor:
+            return torch.where(_for_each_image(chosen, tensor), tensor.flip(dim), tensor)
+
+        weight = batch.weight
+        if weight is not None and weight.ndim == 3:
+            weight = apply(weight)
+        return Batch(apply(batch.images), apply(batch.target), weight)
+
+    return turn
+
+
+def adjust_intensity(brightness: float, contrast: float, scale: np.ndarray) -> Transform:
+    """Shift each image's intensity and stretch it around its mean.
+
+    Parameters
+    ----------
+    brightness : float
+        Largest shift, as a multiple of `scale`.
+    contrast : float
+        Deviations from an image's mean are multiplied by 1 - `contrast` to 1 + `contrast`.
+    scale : ndarray of shape (n_channels,)
+        Standard deviation of the images.
+    """
+
+    def adjust(batch: Batch, generator: torch.Generator) -> Batch:
+        images = batch.images
+        draws = torch.rand(2, len(images), generator=generator, dtype=images.dtype) * 2 - 1
+        factor = _for_each_image(1 + contrast * draws[0], images)
+        shift = _for_each_image(brightness * draws[1], images)
+        unit = torch.as_tensor(scale, dtype=images.dtype, device=images.device).reshape(-1, 1, 1)
+        # In one step over the pixels: factor * (image - mean) + mean + shift * unit.
+        offset = (1 - factor) * images.mean(dim=(2, 3), keepdim=True) + shift * unit
+        return batch._replace(images=torch.addcmul(offset, images, factor))
+
+    return adjust
+
+
+def crop_and_resize(low: float, high: float, fill: np.ndarray) -> Transform:
+    """Show a random window of each image at the size of the whole.
+
+    Images are interpolated bilinearly, targets and weights by the nearest neighbour.
+
+    Parameters
+    ----------
+    low, high : float
+        Range of the window's sides, as a share of the image's. Beyond 1 the image shrinks; what
+        it leaves is filled, and ignored in the target.
+    fill : ndarray of shape (n_channels,)
+        Intensity where there is no image.
+    """
+
+    def crop(batch: Batch, generator: torch.Generator) -> Batch:
+        images = batch.images
+        draws = torch.rand(3, len(images), generator=generator, dtype=images.dtype)
+        side = low + (high - low) * draws[0]
+        centre = (1 - side).abs() * (2 * draws[1:] - 1)
+        window = torch.zeros(len(images), 2, 3, dtype=images.dtype)
+        window[:, 0, 0] = window[:, 1, 1] = side
+        window[:, :, 2] = centre.T
+        size = [len(images), 1, *images.shape[2:]]
+        grid = F.affine_grid(window, size, align_corners=False).to(images.device)
+
+        def sample(tensor: Tensor, mode: str) -> Tensor:
+            return F.grid_sample(
+                tensor, grid, mode=mode, padding_mode="border", align_corners=False
+            )
+
+        def nearest(tensor: Tensor) -> Tensor:
+            picked = sample(tensor[:, None].to(images.dtype), "nearest")
+            return picked[:, 0].to(tensor.dtype)
+
+        shown, target, weight = sample(images, "bilinear"), nearest(batch.target), batch.weight
+        if weight is not None and weight.ndim == 3:
+            weight = nearest(weight)
+        if high > 1:
+            outside = (grid.abs() > 1).any(dim=-1)
+            empty = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
+            shown = torch.where(outside[:, None], empty.reshape(-1, 1, 1), shown)
+            target = target.masked_fill(outside, IGNORE_INDEX)
+        return Batch(shown, target, weight)
+
+    return crop
+
+
+def paste_regions(probability: float, donors: SegmentationDataset, label: int) -> Transform:
+    """Paste the regions of one class from other images.
+
+    A region keeps its rows, since perspective ties size to height in the image, and moves
+    sideways at random.
+
+    Parameters
+    ----------
+    probability : float
+        Of an image to get regions.
+    donors : SegmentationDataset
+        Images that show the class.
+    label : int
+        Index of the class.
+    """
+
+    def paste(batch: Batch, generator: torch.Generator) -> Batch:
+        n, width = len(batch.images), batch.images.shape[-1]
+        chosen = torch.nonzero(torch.rand(n, generator=generator) < probability)[:, 0]
+        picks = torch.randint(len(donors), (n,), generator=generator)[chosen]
+        shifts = torch.randint(width, (n, 1), generator=generator)[chosen]
+        if not len(chosen):
+            return batch
+        images, (target, _) = donors[picks.numpy()]
+        columns = (torch.arange(width) + shifts) % width
+        images = images.to(batch.images.dtype)
+        images = images.gather(3, columns[:, None, None].expand_as(images))
+        region = target.gather(2, columns[:, None].expand_as(target)) == label
+        device = batch.images.device
+        chosen, images, region = chosen.to(device), images.to(device), region.to(device)
+        pasted, relabelled = batch.images.clone(), batch.target.clone()
+        pasted[chosen] = torch.where(region[:, None], images, pasted[chosen])
+        relabelled[chosen] = relabelled[chosen].masked_fill(region, label)
+        return Batch(pasted, relabelled, batch.weight)
+
+    return paste
