@@ -1,0 +1,132 @@
+"""Masks that several images share, and images that several masks share.
+
+Both are found by hashing: each mask and each image is read once.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binom
+
+__all__ = ["SharedMasks", "count_corners", "find_copies", "find_shared_masks", "group_equal"]
+
+# Chance of calling any group of a data set an outlier that shares its mask by accident.
+_SIGNIFICANCE = 1e-3
+# Of two images one may have the mask rightly, and taking both would cost a good one for a bad one.
+_FEWEST_SHARING = 3
+_LOWEST_LOG = -300.0
+
+
+class SharedMasks(NamedTuple):
+    """What is known of each mask; see `find_shared_masks`."""
+
+    n_sharing: np.ndarray
+    log_chance: np.ndarray
+    is_beyond_chance: np.ndarray
+
+
+def find_shared_masks(X: np.ndarray, y: np.ndarray) -> SharedMasks:
+    """Find groups of different images that share one mask more often than chance would.
+
+    The chance that an independent mask agrees with a given one is estimated from above: a mask
+    with one straight boundary has as many places for it as the shorter side has gaps between
+    pixels, and at each corner of its boundaries the boundary might at least as well have gone on
+    straight, which halves the chance. A constant mask has no boundary and is passed over. The
+    number of other images with the mask is then binomial, and a group is beyond chance if that
+    many have a probability below 0.001 over all images. A pair never is: one of the two may have
+    the mask rightly.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, H, W) or (n, H, W, C)
+        Images. Copies of one image count once: they share their mask rightly.
+    y : ndarray of shape (n, H, W)
+        Masks.
+
+    Returns
+    -------
+    n_sharing : ndarray of shape (n,) of int
+        Different images with the mask of this one, itself included; 1 for constant masks.
+    log_chance : ndarray of shape (n,)
+        Decimal logarithm of the expected number of masks of a data set that so many images share
+        by chance, at most 0 and at least -300.
+    is_beyond_chance : ndarray of shape (n,) of bool
+    """
+    n = len(y)
+    n_sharing = np.ones(n, dtype=int)
+    log_chance = np.zeros(n)
+    for rows in group_equal(y):
+        mask = y[rows[0]]
+        if len(rows) == 1 or (mask == mask.flat[0]).all():
+            continue
+        n_different = len(group_equal(X[rows]))
+        n_sharing[rows] = n_different
+        if n_different >= _FEWEST_SHARING:
+            log_tail = binom.logsf(n_different - 2, n - 1, _agreement_chance(mask)) + np.log(n)
+            log_chance[rows] = np.clip(log_tail / np.log(10), _LOWEST_LOG, 0)
+    return SharedMasks(n_sharing, log_chance, log_chance < np.log10(_SIGNIFICANCE))
+
+
+def find_copies(X: np.ndarray, y: np.ndarray, *, tolerance: float) -> list[np.ndarray]:
+    """Find identical images whose masks contradict each other.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, H, W) or (n, H, W, C)
+        Images. Constant ones are passed over: they show nothing that a mask could contradict.
+    y : ndarray of shape (n, H, W)
+        Masks.
+    tolerance : float
+        Share of the pixels on which masks of one image may differ.
+
+    Returns
+    -------
+    groups : list of ndarray of int
+        Rows of each image that has copies, if two of their masks differ by more.
+    """
+    groups = []
+    for rows in group_equal(X):
+        if len(rows) == 1 or np.ptp(X[rows[0]].astype(np.float64)) == 0:
+            continue
+        masks = y[rows]
+        if max(np.mean(mask != masks, axis=(1, 2)).max() for mask in masks) > tolerance:
+            groups.append(rows)
+    return groups
+
+
+def group_equal(values: np.ndarray) -> list[np.ndarray]:
+    """Rows of equal arrays, in the order of their first."""
+    groups: dict[bytes, list[int]] = {}
+    for row, value in enumerate(values):
+        # Adding 0 turns the negative zeros of floats into positive ones.
+        data = value + 0 if value.dtype.kind == "f" else value
+        groups.setdefault(hashlib.blake2b(data.tobytes(), digest_size=16).digest(), []).append(row)
+    return [np.array(rows) for rows in groups.values()]
+
+
+def count_corners(mask: np.ndarray) -> int:
+    """Count the places within a mask where boundaries between labels turn or meet.
+
+    At a corner of four pixels nothing turns if the two rows, or the two columns, are alike.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmars._shared_masks import count_corners
+    >>> mask = np.zeros((6, 6), dtype=int)
+    >>> mask[2:4, 1:4] = 1
+    >>> count_corners(mask)
+    4
+    """
+    across = mask[:, 1:] != mask[:, :-1]
+    along = mask[1:] != mask[:-1]
+    rows_alike = ~(along[:, 1:] | along[:, :-1])
+    columns_alike = ~(across[1:] | across[:-1])
+    return int(np.count_nonzero(~(rows_alike | columns_alike)))
+
+
+def _agreement_chance(mask: np.ndarray) -> float:
+    """Upper estimate of the chance that an independent mask is the same as one not constant."""
+    sides = [side - 1 for side in mask.shape if side > 1]
+    return max(0.5 ** count_corners(mask) / max(min(sides), 1), 1e-300)
