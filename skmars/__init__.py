@@ -1,21 +1,30 @@
 """Semantic segmentation as a scikit-learn estimator, made for Martian terrain."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skmars.augmentation import Augmenter
+    from skmars.outliers import OutlierRemover
+    from skmars.pipeline import make_pipeline
     from skmars.segmenter import MarsSegmenter
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["MarsSegmenter", "__version__"]
+__all__ = ["Augmenter", "MarsSegmenter", "OutlierRemover", "__version__", "make_pipeline"]
+
+# Imported late, so that the command line can answer `--help` without importing torch.
+_MODULES = {
+    "Augmenter": "skmars.augmentation",
+    "MarsSegmenter": "skmars.segmenter",
+    "OutlierRemover": "skmars.outliers",
+    "make_pipeline": "skmars.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that the command line can answer `--help` without importing torch.
-    if name == "MarsSegmenter":
-        from skmars.segmenter import MarsSegmenter
-
-        return MarsSegmenter
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,0 +1,118 @@
+"""The usual Pipeline: outliers out, copies in, then the segmenter."""
+
+from typing import Any
+
+import numpy as np
+from imblearn.pipeline import Pipeline
+from sklearn.utils.validation import has_fit_parameter
+
+from skmars.outliers import OutlierRemover
+from skmars.segmenter import MarsSegmenter
+
+__all__ = ["SegmentationPipeline", "make_pipeline"]
+
+# What `fit` takes that has a value for each image.
+PER_IMAGE = ("sample_weight", "groups")
+
+
+class SegmentationPipeline(Pipeline):
+    """imbalanced-learn's Pipeline, whose samplers take weights and groups along.
+
+    Steps that remove or add images (with `fit_resample` and `sample_indices_`) change only X and
+    y in imbalanced-learn's own Pipeline, so that `sample_weight` and `groups` no longer fit the
+    images that are left. Here each later step gets those of its images. If a step adds copies,
+    a segmenter that takes `groups` gets the originals as groups, unless it is given others:
+    otherwise it would validate on copies of what it is trained on.
+
+    Parameters
+    ----------
+    steps : list of tuple
+        Names and estimators, as in :class:`sklearn.pipeline.Pipeline`; the last one is a
+        segmenter.
+    transform_input : list of str or None, default=None
+        As in :class:`sklearn.pipeline.Pipeline`.
+    memory : str, object with the joblib.Memory interface, or None, default=None
+        Caches the fitted steps before the last.
+    verbose : bool, default=False
+        Whether to print how long each step takes.
+
+    Examples
+    --------
+    >>> from skmars import Augmenter, MarsSegmenter
+    >>> from skmars.datasets import make_terrain
+    >>> from skmars.pipeline import SegmentationPipeline
+    >>> X, y = make_terrain(16, random_state=0)
+    >>> segmenter = MarsSegmenter(depth=2, base_channels=4, max_epochs=1, random_state=0)
+    >>> pipeline = SegmentationPipeline([("augment", Augmenter()), ("segment", segmenter)])
+    >>> pipeline.fit(X, y, segment__sample_weight=[1.0] * 16).predict(X[:2]).shape
+    (2, 64, 128)
+    """
+
+    def _get_metadata_for_step(self, *, step_idx, step_params, all_params) -> Any:
+        # The hook through which every step gets its share of what `fit` was given.
+        step_params = super()._get_metadata_for_step(
+            step_idx=step_idx, step_params=step_params, all_params=all_params
+        )
+        rows = self._rows_before(step_idx)
+        if rows is None:
+            return step_params
+        params = {
+            name: np.asarray(value)[rows] if name in PER_IMAGE else value
+            for name, value in step_params["fit"].items()
+            if value is not None
+        }
+        is_last = step_idx == len(self.steps) - 1
+        has_copies = len(np.unique(rows)) < len(rows)
+        if is_last and has_copies and has_fit_parameter(self.steps[-1][1], "groups"):
+            params.setdefault("groups", rows)
+        return {**step_params, "fit": params}
+
+    def _rows_before(self, step_idx: int) -> np.ndarray | None:
+        """Which of the images given reach a step; None if no sampler comes before it."""
+        rows = None
+        for _, step in self.steps[:step_idx]:
+            if hasattr(step, "fit_resample"):
+                chosen = step.sample_indices_
+                rows = chosen if rows is None else rows[chosen]
+        return rows
+
+
+def make_pipeline(*, outliers="default", augment=None, segment=None, memory=None, verbose=False):
+    """Chain the removal of outliers, augmented copies and a segmenter.
+
+    Parameters
+    ----------
+    outliers : OutlierRemover, sampler, "passthrough" or None, default="default"
+        Removes images before training. By default `OutlierRemover()`; None leaves the step out.
+    augment : Augmenter, sampler, "passthrough" or None, default=None
+        Appends copies of the images before training. To change every batch instead, which costs
+        no memory, give the Augmenter to the segmenter.
+    segment : estimator or None, default=None
+        The segmenter; by default `MarsSegmenter()`.
+    memory : str, object with the joblib.Memory interface, or None, default=None
+        Caches what the first steps have done.
+    verbose : bool, default=False
+        Whether to print how long each step takes.
+
+    Returns
+    -------
+    pipeline : SegmentationPipeline
+        With the steps "outliers", "augment" and "segment", so that a parameter is called
+        `segment__learning_rate`. The first two are skipped at prediction.
+
+    Examples
+    --------
+    >>> from skmars import Augmenter, MarsSegmenter, make_pipeline
+    >>> pipeline = make_pipeline(segment=MarsSegmenter(augmentation=Augmenter()))
+    >>> list(pipeline.named_steps)
+    ['outliers', 'segment']
+    >>> pipeline.set_params(segment__augmentation__brightness=0.2, outliers="passthrough")
+    SegmentationPipeline(...)
+    """
+    if isinstance(outliers, str) and outliers == "default":
+        outliers = OutlierRemover()
+    if segment is None:
+        segment = MarsSegmenter()
+    named = [("outliers", outliers), ("augment", augment), ("segment", segment)]
+    steps = [(name, step) for name, step in named if step is not None]
+    return SegmentationPipeline(steps, memory=memory, verbose=verbose)
