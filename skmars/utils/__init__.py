@@ -1,0 +1,1 @@
+"""Tools for those who write segmenters and samplers of their own."""
