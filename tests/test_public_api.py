@@ -9,7 +9,7 @@ import pytest
 import skmars
 
 PUBLIC = {
-    "skmars": {"MarsSegmenter", "__version__"},
+    "skmars": {"Augmenter", "MarsSegmenter", "OutlierRemover", "__version__", "make_pipeline"},
     "skmars.nn": {
         "ASPP",
         "BLOCKS",
@@ -34,13 +34,29 @@ PUBLIC = {
         "make_loss",
     },
     "skmars.metrics": {
+        "SegmentationScorer",
         "boundary_f1_score",
         "boundary_f1_scorer",
+        "class_iou_scorer",
         "confusion_counts",
         "iou_from_counts",
         "iou_per_class",
+        "make_scorers",
         "mean_iou_score",
         "mean_iou_scorer",
+        "pixel_accuracy_score",
+        "pixel_accuracy_scorer",
+        "weighted_iou_score",
+        "weighted_iou_scorer",
+    },
+    "skmars.scorers": {
+        "SegmentationScorer",
+        "boundary_f1_scorer",
+        "class_iou_scorer",
+        "make_scorers",
+        "mean_iou_scorer",
+        "pixel_accuracy_scorer",
+        "weighted_iou_scorer",
     },
     "skmars.datasets": {"load_an2dl", "load_image_folder", "make_terrain", "save_submission"},
     "skmars.schedules": {
@@ -50,7 +66,20 @@ PUBLIC = {
         "ReduceOnPlateau",
         "make_schedule",
     },
-    "skmars.model_selection": {"class_counts", "holdout_split"},
+    "skmars.model_selection": {
+        "SegmentationKFold",
+        "class_counts",
+        "holdout_split",
+        "train_val_test_split",
+    },
+    "skmars.pipeline": {"SegmentationPipeline", "make_pipeline"},
+    "skmars.tuning": {"PruningCallback", "SegmenterSearchCV", "default_space", "suggest_params"},
+    "skmars.utils.estimator_checks": {
+        "check_sampler",
+        "check_segmenter",
+        "estimator_checks_generator",
+        "parametrize_with_checks",
+    },
 }
 
 PARAMETERS = [
@@ -80,6 +109,7 @@ PARAMETERS = [
     "freeze",
     "fine_tune_epochs",
     "fine_tune_learning_rate",
+    "augmentation",
     "tta",
     "device",
     "precision",
