@@ -5,17 +5,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skmars.augmentation import Augmenter
+    from skmars.ensemble import Ensemble
     from skmars.outliers import OutlierRemover
     from skmars.pipeline import make_pipeline
     from skmars.segmenter import MarsSegmenter
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["Augmenter", "MarsSegmenter", "OutlierRemover", "__version__", "make_pipeline"]
+__all__ = [
+    "Augmenter",
+    "Ensemble",
+    "MarsSegmenter",
+    "OutlierRemover",
+    "__version__",
+    "make_pipeline",
+]
 
 # Imported late, so that the command line can answer `--help` without importing torch.
 _MODULES = {
     "Augmenter": "skmars.augmentation",
+    "Ensemble": "skmars.ensemble",
     "MarsSegmenter": "skmars.segmenter",
     "OutlierRemover": "skmars.outliers",
     "make_pipeline": "skmars.pipeline",

@@ -23,7 +23,6 @@ class BaseSegmenter(ImageInputMixin, BaseEstimator):
 
     classes_: np.ndarray
     n_channels_in_: int
-    ignore_label: int | None
     predict: Callable[..., Any]
 
     def score(self, X, y, sample_weight=None) -> float:
@@ -50,6 +49,7 @@ class BaseSegmenter(ImageInputMixin, BaseEstimator):
             If images and masks are not as described, or a label is not among the classes.
         """
         check_is_fitted(self)
+        ignored = getattr(self, "ignore_label", None)
         if check.is_image_list(X):
             if len(X) != len(y):
                 raise ValueError(f"got {len(X)} images in X and {len(y)} masks in y")
@@ -61,12 +61,12 @@ class BaseSegmenter(ImageInputMixin, BaseEstimator):
         for images, masks in pairs:
             images = check.check_images(images, n_channels=self.n_channels_in_)
             masks = check.check_masks(masks, images)
-            check.check_labels(masks, self.classes_, self.ignore_label)
+            check.check_labels(masks, self.classes_, ignored)
         return mean_iou_score(
             y,
             self.predict(X),
             labels=self.classes_,
-            ignore_label=self.ignore_label,
+            ignore_label=ignored,
             sample_weight=sample_weight,
         )
 

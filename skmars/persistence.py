@@ -4,12 +4,14 @@ The file is a zip archive, not compressed, of `config.json` and `model.safetenso
 it is executed when it is read.
 """
 
+import contextlib
 import io
 import json
 import os
 import secrets
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from torch import Tensor
 from skmars import __version__
 from skmars.augmentation import Augmenter
 
-__all__ = ["PersistenceMixin", "read_archive", "write_archive"]
+__all__ = ["PersistenceMixin", "describe", "read_archive", "reading", "restore", "write_archive"]
 
 FORMAT = 1
 
@@ -54,20 +56,7 @@ class PersistenceMixin:
             The file: a zip archive of `config.json` and `model.safetensors`.
         """
         check_is_fitted(self)
-        params = {}
-        for name, value in self.get_params(deep=False).items():  # type: ignore[attr-defined]
-            if name == "class_weight" and isinstance(value, dict):
-                # The keys of a JSON object are strings, labels are not.
-                value = {"labels": list(value), "weights": list(value.values())}
-            try:
-                json.dumps(value, default=_to_json)
-            except TypeError:
-                warnings.warn(f"{name} cannot be saved, and is left out", stacklevel=2)
-            else:
-                params[name] = value
-        fitted = {name: getattr(self, name) for name in FITTED}
-        config = {"skmars": __version__, "params": params, "fitted": fitted}
-        write_archive(path, config, self.net_.module_.state_dict())  # type: ignore[attr-defined]
+        write_archive(path, describe(self), self.net_.module_.state_dict())  # type: ignore[attr-defined]
 
     @classmethod
     def load(cls, path: str | os.PathLike):
@@ -91,15 +80,43 @@ class PersistenceMixin:
             If it is not a saved segmenter, is damaged, or of a later format.
         """
         config, weights = read_archive(path)
+        with reading(path):
+            return restore(cls, config, weights)
+
+
+def describe(segmenter) -> dict[str, Any]:
+    """Parameters and fitted attributes of a segmenter, as JSON can hold them."""
+    params = {}
+    for name, value in segmenter.get_params(deep=False).items():
+        if name == "class_weight" and isinstance(value, dict):
+            # The keys of a JSON object are strings, labels are not.
+            value = {"labels": list(value), "weights": list(value.values())}
         try:
-            segmenter = cls(**_params_from_json(config["params"]))
-            for name in FITTED:
-                setattr(segmenter, name, config["fitted"][name])
-            segmenter._restore_net(weights)  # type: ignore[attr-defined]
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            message = f"{os.fspath(path)!r} is not a saved segmenter: {error!r}"
-            raise ValueError(message) from error
-        return segmenter
+            json.dumps(value, default=_to_json)
+        except TypeError:
+            warnings.warn(f"{name} cannot be saved, and is left out", stacklevel=3)
+        else:
+            params[name] = value
+    return {"params": params, "fitted": {name: getattr(segmenter, name) for name in FITTED}}
+
+
+def restore(cls, description: dict[str, Any], weights: dict[str, Tensor]):
+    """Make a segmenter of what `describe` told, and its weights."""
+    segmenter = cls(**_params_from_json(description["params"]))
+    for name in FITTED:
+        setattr(segmenter, name, description["fitted"][name])
+    segmenter._restore_net(weights)
+    return segmenter
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Turn what goes wrong with the content of a file into a ValueError that names it."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        message = f"{os.fspath(path)!r} is not a saved segmenter: {error!r}"
+        raise ValueError(message) from error
 
 
 def write_archive(path: str | os.PathLike, config: dict, tensors: dict[str, Tensor]) -> None:
@@ -115,7 +132,7 @@ def write_archive(path: str | os.PathLike, config: dict, tensors: dict[str, Tens
         On any device, in any layout.
     """
     path = Path(path)
-    text = json.dumps({"format": FORMAT, **config}, default=_to_json)
+    text = json.dumps({"format": FORMAT, "skmars": __version__, **config}, default=_to_json)
     dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # In the same folder, since only there a rename replaces the old file in one step.
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

@@ -28,7 +28,7 @@ from sklearn.utils import estimator_checks as scikit_learn
 from sklearn.utils.fixes import parse_version
 
 import skmars
-from skmars import Augmenter, MarsSegmenter, OutlierRemover
+from skmars import Augmenter, Ensemble, MarsSegmenter, OutlierRemover
 from skmars.utils import estimator_checks as suite
 from skmars.utils.estimator_checks import _catalogue as book
 from skmars.utils.estimator_checks import (
@@ -53,6 +53,7 @@ FAST = {
 # What the package offers. A new segmenter or sampler is one line here.
 ESTIMATORS = [
     MarsSegmenter(**FAST, max_epochs=2),
+    Ensemble(MarsSegmenter(**FAST, max_epochs=1), n_members=2, random_state=0),
     skmars.make_pipeline(augment=Augmenter(), segment=MarsSegmenter(**FAST, max_epochs=1)),
     OutlierRemover(),
     OutlierRemover(contamination=0.1),

@@ -9,7 +9,7 @@ import pytest
 import skmars
 
 PUBLIC = {
-    "skmars": {"Augmenter", "MarsSegmenter", "OutlierRemover", "__version__", "make_pipeline"},
+    "skmars": {"Augmenter", "Ensemble", "MarsSegmenter", "OutlierRemover", "__version__", "make_pipeline"},
     "skmars.nn": {
         "ASPP",
         "BLOCKS",

@@ -1,0 +1,352 @@
+"""Several segmenters that vote, and how far they disagree."""
+
+import os
+from collections.abc import Callable, Iterator
+from numbers import Integral
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from skmars import _validation as check
+from skmars.base import BaseSegmenter
+from skmars.model_selection import SegmentationKFold
+from skmars.persistence import describe, read_archive, reading, restore, write_archive
+from skmars.segmenter import MarsSegmenter
+
+__all__ = ["Ensemble"]
+
+IMAGES_AT_ONCE = 64
+
+
+class Ensemble(MetaEstimatorMixin, BaseSegmenter):
+    """Members of one kind, whose probabilities are averaged.
+
+    Members differ by the images that they are trained on, or only by their random numbers. Where
+    they disagree, none of them can be trusted, which a single net does not tell.
+
+    Parameters
+    ----------
+    estimator : MarsSegmenter, or any segmenter or Pipeline with `predict_proba`, default=None
+        What the members are clones of; by default `MarsSegmenter()`.
+    n_members : int, default=5
+        Number of members, at least 2.
+    members : {"folds", "seeds"}, default="folds"
+        By what they differ. "folds" splits the images as `SegmentationKFold` does; each member is
+        validated on one fold, if it takes `validation_data`, and trained on all others, so that
+        every image helps to train most of them (cross-validation ensemble, Krogh and Vedelsby
+        1995). "seeds" trains each on all images with random numbers of its own (deep ensemble,
+        Lakshminarayanan et al. 2017).
+    n_jobs : int or None, default=None
+        Members that are trained at a time, in processes that share the cores. One after another
+        by default, which is as fast where a single training uses all cores.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the folds and the members, whatever the estimator's own `random_state`.
+
+    Attributes
+    ----------
+    estimators_ : list of estimators
+        The members.
+    classes_ : ndarray of shape (n_classes,)
+        Labels that any member can predict, sorted.
+    n_channels_in_ : int
+        Channels of the images seen in `fit`.
+
+    References
+    ----------
+    Anders Krogh and Jesper Vedelsby, "Neural network ensembles, cross validation, and active
+    learning", NeurIPS 1995.
+
+    Balaji Lakshminarayanan, Alexander Pritzel and Charles Blundell, "Simple and scalable
+    predictive uncertainty estimation using deep ensembles", NeurIPS 2017.
+
+    Examples
+    --------
+    >>> from skmars import Ensemble, MarsSegmenter
+    >>> from skmars.datasets import make_terrain
+    >>> X, y = make_terrain(16, random_state=0)
+    >>> member = MarsSegmenter(depth=2, base_channels=4, max_epochs=1)
+    >>> ensemble = Ensemble(member, n_members=2, random_state=0).fit(X, y)
+    >>> ensemble.predict(X[:3]).shape, ensemble.predict_uncertainty(X[:3]).shape
+    ((3, 64, 128), (3, 64, 128))
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "predict_proba"]), None],
+        "n_members": [Interval(Integral, 2, None, closed="left")],
+        "members": [StrOptions({"folds", "seeds"})],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self, estimator=None, *, n_members=5, members="folds", n_jobs=None, random_state=None
+    ):
+        self.estimator = estimator
+        self.n_members = n_members
+        self.members = members
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(self, X, y, *, sample_weight=None, groups=None):
+        """Train the members.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C)
+            Images.
+        y : array-like of shape (n, H, W)
+            Masks of integer labels.
+        sample_weight : array-like of shape (n,) or (n, H, W), default=None
+            Weights of images or pixels, for members that take them.
+        groups : array-like of shape (n,), default=None
+            Images of one group stay in one fold, and are given to members that take groups.
+
+        Returns
+        -------
+        self : Ensemble
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter, the images or the masks are not as described, or there are fewer
+            images or groups than members in "folds".
+        """
+        self._validate_params()
+        X, y, sample_weight = check.check_training_data(X, y, sample_weight)
+        groups = check.check_groups(groups, len(X))
+        rng = check.random_generator(self.random_state)
+        plans = list(self._plans(X, y, groups, rng))
+        given = {"sample_weight": sample_weight, "groups": groups}
+        self.estimators_ = Parallel(n_jobs=self.n_jobs)(
+            delayed(_fit_member)(member, X, y, train, test, given) for member, train, test in plans
+        )
+        self.n_channels_in_ = check.count_channels(X)
+        self._set_classes()
+        return self
+
+    def _plans(self, X, y, groups, rng) -> Iterator[tuple]:
+        """Each member, the rows it is trained on, and those to validate on or None."""
+        estimator = MarsSegmenter() if self.estimator is None else self.estimator
+        seeds = rng.integers(2**31, size=self.n_members + 1).tolist()
+        if self.members == "folds":
+            splitter = SegmentationKFold(self.n_members, random_state=seeds.pop())
+            for train, test in splitter.split(X, y, groups):
+                yield _seeded(estimator, seeds.pop()), train, test
+            return
+        for seed in seeds[:-1]:
+            yield _seeded(estimator, seed), np.arange(len(X)), None
+
+    def _set_classes(self) -> None:
+        # A class that is missing from the images of one member has no probability by it.
+        self.classes_ = np.unique(np.concatenate([one.classes_ for one in self.estimators_]))
+
+    @property
+    def ignore_label(self) -> int | None:
+        """That of the members."""
+        estimator = self.estimator
+        while isinstance(estimator, Pipeline):
+            estimator = estimator.steps[-1][1]
+        return getattr(estimator, "ignore_label", None)
+
+    def predict(self, X):
+        """Label each pixel with the class of the highest mean probability.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
+            Images of any size, which may differ within a list.
+
+        Returns
+        -------
+        y : ndarray of shape (n, H, W), or list of (H, W) arrays
+            Labels as in `classes_`.
+        """
+        return self._apply(X, lambda votes: self.classes_[votes.mean(axis=0).argmax(axis=1)])
+
+    def predict_proba(self, X):
+        """Mean probability of each class at each pixel, over the members.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
+            Images.
+
+        Returns
+        -------
+        p : ndarray of shape (n, n_classes, H, W), or list of (n_classes, H, W) arrays
+            float32, in the order of `classes_`; they sum to 1 over the classes.
+        """
+        return self._apply(X, lambda votes: votes.mean(axis=0))
+
+    def predict_uncertainty(self, X, *, kind="disagreement"):
+        """How uncertain each pixel's label is.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
+            Images.
+        kind : {"disagreement", "entropy"}, default="disagreement"
+            The mutual information between label and member (Houlsby et al. 2011), which is 0
+            where all members say the same, however unsure each of them is; or the entropy of the
+            mean probabilities, which counts both.
+
+        Returns
+        -------
+        uncertainty : ndarray of shape (n, H, W), or list of (H, W) arrays
+            float32, in [0, 1]: as a share of the highest possible entropy.
+
+        References
+        ----------
+        Neil Houlsby, Ferenc Huszar, Zoubin Ghahramani and Mate Lengyel, "Bayesian active
+        learning for classification and preference learning", arXiv:1112.5745, 2011.
+        """
+        if kind not in {"disagreement", "entropy"}:
+            raise ValueError(f"kind must be 'disagreement' or 'entropy', got {kind!r}")
+
+        def measure(votes: np.ndarray) -> np.ndarray:
+            total = _entropy(votes.mean(axis=0), axis=1)
+            if kind == "entropy":
+                return total
+            # Rounding can bring a difference of equal numbers below 0.
+            return np.maximum(total - _entropy(votes, axis=2).mean(axis=0), 0)
+
+        return self._apply(X, measure)
+
+    def _apply(self, X, function: Callable[[np.ndarray], np.ndarray]):
+        """Apply a function of the votes `(members, n, K, H, W)`, some images at a time."""
+        check_is_fitted(self)
+
+        def apply(images: np.ndarray) -> np.ndarray:
+            parts = (
+                function(self._votes(images[start : start + IMAGES_AT_ONCE]))
+                for start in range(0, len(images), IMAGES_AT_ONCE)
+            )
+            first = next(parts)
+            result = np.empty((len(images), *first.shape[1:]), dtype=first.dtype)
+            result[: len(first)] = first
+            for number, part in enumerate(parts, start=1):
+                start = number * IMAGES_AT_ONCE
+                result[start : start + len(part)] = part
+            return result
+
+        return self._for_each_size(X, apply)
+
+    def _votes(self, images: np.ndarray) -> np.ndarray:
+        n, height, width = images.shape[:3]
+        shape = (len(self.estimators_), n, len(self.classes_), height, width)
+        votes = np.zeros(shape, dtype=np.float32)
+        for place, member in enumerate(self.estimators_):
+            votes[place][:, np.searchsorted(self.classes_, member.classes_)] = (
+                member.predict_proba(images)
+            )
+        return votes
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write all members to one file, without pickle; see `MarsSegmenter.save`.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Raises
+        ------
+        ValueError
+            If the members are not MarsSegmenters: keep others with joblib.
+        """
+        check_is_fitted(self)
+        kinds = {type(member) for member in self.estimators_}
+        if kinds != {MarsSegmenter}:
+            names = sorted(kind.__name__ for kind in kinds)
+            raise ValueError(f"only MarsSegmenters can be saved without pickle, not {names}")
+        weights = {
+            f"{place}.{name}": tensor
+            for place, member in enumerate(self.estimators_)
+            for name, tensor in member.net_.module_.state_dict().items()
+        }
+        config = {
+            "members": [describe(member) for member in self.estimators_],
+            "by": self.members,
+        }
+        write_archive(path, config, weights)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike):
+        """Read what `save` wrote; device and precision are chosen anew.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Returns
+        -------
+        ensemble : Ensemble
+            Fitted.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is not a saved ensemble, is damaged, or of a later format.
+        """
+        config, weights = read_archive(path)
+        with reading(path):
+            members = []
+            for place, description in enumerate(config["members"]):
+                prefix = f"{place}."
+                own = {
+                    name.removeprefix(prefix): tensor
+                    for name, tensor in weights.items()
+                    if name.startswith(prefix)
+                }
+                members.append(restore(MarsSegmenter, description, own))
+            ensemble = cls(clone(members[0]), n_members=len(members), members=config["by"])
+            ensemble.estimators_ = members
+            ensemble.n_channels_in_ = members[0].n_channels_in_
+            ensemble._set_classes()
+        return ensemble
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "classes_")
+
+
+def _fit_member(member, X, y, train, test, given) -> BaseEstimator:
+    """Train a member, and validate it on the images that are not its own."""
+    prefix, last = "", member
+    while isinstance(last, Pipeline):
+        name, last = last.steps[-1]
+        prefix += f"{name}__"
+    params = {
+        prefix + name: values[train]
+        for name, values in given.items()
+        if values is not None and has_fit_parameter(last, name)
+    }
+    # What a Pipeline does to images before its last step is not done to these.
+    if test is not None and not prefix and has_fit_parameter(last, "validation_data"):
+        # A rare class may be in these images only, which a member cannot be validated on.
+        labels = check.unique_labels(y[train])
+        test = [row for row in test if np.isin(y[row], labels).all()]
+        if test:
+            params["validation_data"] = (X[test], y[test])
+    return member.fit(X[train], y[train], **params)
+
+
+def _seeded(estimator, seed: int) -> BaseEstimator:
+    """A clone whose random numbers all come from one seed."""
+    member = clone(estimator)
+    rng = np.random.default_rng(seed)
+    names = [name for name in member.get_params() if name.rpartition("__")[2] == "random_state"]
+    return member.set_params(**{name: int(rng.integers(2**31)) for name in sorted(names)})
+
+
+def _entropy(probabilities: np.ndarray, axis: int) -> np.ndarray:
+    """Entropy as a share of the highest one, of probabilities along an axis."""
+    n_classes = probabilities.shape[axis]
+    logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return -(probabilities * logs).sum(axis=axis) / np.float32(np.log(n_classes))

@@ -1,0 +1,221 @@
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import check_is_fitted
+
+from skmars import Augmenter, Ensemble, MarsSegmenter
+from skmars.metrics import mean_iou_score
+
+
+@pytest.fixture(scope="module")
+def data(terrain):
+    return terrain[0], np.minimum(terrain[1], 3)
+
+
+@pytest.fixture(scope="module")
+def member():
+    return MarsSegmenter(
+        depth=2, base_channels=4, max_epochs=2, batch_size=8, precision="float32", n_threads=1
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(data, member):
+    return Ensemble(member, n_members=3, random_state=0).fit(*data)
+
+
+def weights(segmenter):
+    return np.concatenate(
+        [w.numpy().ravel() for w in segmenter.net_.module_.state_dict().values()]
+    )
+
+
+def test_probabilities_are_the_mean_of_the_members(data, fitted):
+    X = data[0]
+    mean = np.mean([one.predict_proba(X) for one in fitted.estimators_], axis=0)
+    np.testing.assert_allclose(fitted.predict_proba(X), mean, atol=1e-6)
+    np.testing.assert_allclose(fitted.predict_proba(X).sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(
+        fitted.predict(X), fitted.classes_[fitted.predict_proba(X).argmax(axis=1)]
+    )
+
+
+def test_score_is_the_mean_iou_of_the_vote(data, fitted):
+    X, y = data
+    assert fitted.score(X, y) == mean_iou_score(y, fitted.predict(X), labels=fitted.classes_)
+
+
+def test_folds_share_the_images_out(data, member, monkeypatch):
+    X, y = data
+    seen = []
+
+    def fit(self, X, y, *, validation_data=None, groups=None, sample_weight=None):
+        seen.append((X, validation_data, groups, sample_weight))
+        self.classes_ = np.arange(4)
+        return self
+
+    monkeypatch.setattr(MarsSegmenter, "fit", fit)
+    weight, groups = np.arange(1.0, len(X) + 1), np.arange(len(X)) // 2
+    Ensemble(member, n_members=4, random_state=0).fit(X, y, sample_weight=weight, groups=groups)
+    held_out = np.concatenate([validation[0] for _, validation, _, _ in seen])
+    assert sorted(map(bytes, held_out)) == sorted(map(bytes, X))
+    places = {bytes(image): place for place, image in enumerate(X)}
+    for images, validation, own_groups, own_weight in seen:
+        rows = [places[bytes(image)] for image in images]
+        assert len(rows) + len(validation[0]) == len(X)
+        np.testing.assert_array_equal(own_weight, weight[rows])
+        np.testing.assert_array_equal(own_groups, groups[rows])
+        others = {places[bytes(image)] // 2 for image in validation[0]}
+        assert not others & set(own_groups)
+
+
+def test_seeds_train_on_everything(data, member):
+    ensemble = Ensemble(member, n_members=2, members="seeds", random_state=0).fit(*data)
+    seeds = [one.random_state for one in ensemble.estimators_]
+    assert len(set(seeds)) == 2
+    alone = clone(member).set_params(random_state=seeds[1]).fit(*data)
+    np.testing.assert_array_equal(weights(alone), weights(ensemble.estimators_[1]))
+
+
+def test_members_differ_and_one_seed_gives_the_same_ones(data, member, fitted):
+    assert not np.array_equal(weights(fitted.estimators_[0]), weights(fitted.estimators_[1]))
+    again = Ensemble(member, n_members=3, random_state=0).fit(*data)
+    for one, other in zip(fitted.estimators_, again.estimators_, strict=True):
+        np.testing.assert_array_equal(weights(one), weights(other))
+    assert member.random_state is None
+
+
+def test_members_may_be_trained_side_by_side(data, member, fitted):
+    ensemble = Ensemble(member, n_members=3, n_jobs=2, random_state=0).fit(*data)
+    np.testing.assert_allclose(
+        ensemble.predict_proba(data[0]), fitted.predict_proba(data[0]), atol=1e-4
+    )
+
+
+def test_uncertainty_is_entropy_of_the_mean_less_mean_entropy(data, fitted):
+    X = data[0]
+    votes = np.stack([one.predict_proba(X) for one in fitted.estimators_]).astype(float)
+
+    def entropy(p, axis):
+        return -(p * np.log(p)).sum(axis=axis) / np.log(4)
+
+    total, own = entropy(votes.mean(axis=0), 1), entropy(votes, 2).mean(axis=0)
+    np.testing.assert_allclose(fitted.predict_uncertainty(X, kind="entropy"), total, atol=1e-5)
+    np.testing.assert_allclose(fitted.predict_uncertainty(X), total - own, atol=1e-5)
+    assert fitted.predict_uncertainty(X).min() >= 0
+    assert fitted.predict_uncertainty(X).dtype == np.float32
+
+
+def test_members_that_agree_are_certain_of_each_other(data, fitted):
+    same = Ensemble(fitted.estimator)
+    same.estimators_ = [fitted.estimators_[0]] * 3
+    same.classes_, same.n_channels_in_ = fitted.classes_, 1
+    assert same.predict_uncertainty(data[0]).max() < 1e-6
+    assert same.predict_uncertainty(data[0], kind="entropy").max() > 0.1
+
+
+def test_many_images_are_taken_in_parts(data, fitted):
+    X = np.concatenate([data[0]] * 3)[:70]
+    np.testing.assert_array_equal(fitted.predict(X)[66:], fitted.predict(X[66:]))
+
+
+def test_images_of_different_sizes(data, fitted):
+    images = [data[0][0], data[0][1][:20, :30]]
+    masks = fitted.predict(images)
+    assert [mask.shape for mask in masks] == [(32, 48), (20, 30)]
+    np.testing.assert_array_equal(masks[0], fitted.predict(data[0][:1])[0])
+    assert [u.shape for u in fitted.predict_uncertainty(images)] == [(32, 48), (20, 30)]
+
+
+def test_class_that_a_member_has_not_seen(data, fitted):
+    X, y = data
+    missing = Ensemble(fitted.estimator)
+    few = clone(fitted.estimator).fit(X, np.maximum(y, 1))
+    missing.estimators_ = [fitted.estimators_[0], few]
+    missing.n_channels_in_ = 1
+    missing._set_classes()
+    assert missing.classes_.tolist() == [0, 1, 2, 3]
+    half = fitted.estimators_[0].predict_proba(X)[:, 0] / 2
+    np.testing.assert_allclose(missing.predict_proba(X)[:, 0], half, atol=1e-6)
+
+
+def test_class_in_one_fold_only(data, member):
+    X, y = data[0], data[1].copy()
+    y[3] = 9
+    ensemble = Ensemble(member, n_members=3, random_state=0).fit(X, y)
+    assert ensemble.classes_.tolist() == [0, 1, 2, 3, 9]
+    assert sum(9 in one.classes_ for one in ensemble.estimators_) == 2
+    assert all("valid_loss" in one.history_[0] for one in ensemble.estimators_)
+
+
+def test_pipelines_as_members(data, member):
+    X, y = data
+    steps = [("half", FunctionTransformer(np.copy)), ("segment", member)]
+    ensemble = Ensemble(Pipeline(steps), n_members=2, random_state=0)
+    ensemble.fit(X, y, groups=np.arange(len(X)) // 2)
+    assert ensemble.predict(X).shape == y.shape
+    with pytest.raises(ValueError, match="without pickle"):
+        ensemble.save("anywhere")
+
+
+def test_ignored_label_is_never_predicted_nor_scored(data, member):
+    X, y = data
+    ensemble = Ensemble(clone(member).set_params(ignore_label=0), n_members=2, random_state=0)
+    ensemble.fit(X, y)
+    assert ensemble.classes_.tolist() == [1, 2, 3]
+    expected = mean_iou_score(y, ensemble.predict(X), labels=[1, 2, 3], ignore_label=0)
+    assert ensemble.score(X, y) == expected
+
+
+def test_saved_in_one_file(data, fitted, tmp_path):
+    X = data[0]
+    fitted.save(tmp_path / "e.skmars")
+    loaded = Ensemble.load(tmp_path / "e.skmars")
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    assert len(loaded.estimators_) == loaded.n_members == 3
+    assert loaded.get_params()["estimator__depth"] == 2
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict(X), fitted.predict(X))
+
+
+def test_file_of_a_single_segmenter_is_no_ensemble(fitted, tmp_path):
+    fitted.estimators_[0].save(tmp_path / "m")
+    with pytest.raises(ValueError, match="not a saved segmenter"):
+        Ensemble.load(tmp_path / "m")
+    fitted.save(tmp_path / "e")
+    with pytest.raises(ValueError, match="not a saved segmenter"):
+        MarsSegmenter.load(tmp_path / "e")
+
+
+def test_not_fitted(data):
+    ensemble = Ensemble()
+    for method in (ensemble.predict, ensemble.predict_proba, ensemble.predict_uncertainty):
+        with pytest.raises(NotFittedError):
+            method(data[0])
+    with pytest.raises(NotFittedError):
+        check_is_fitted(clone(ensemble))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n_members": 1}, "n_members"),
+        ({"members": "luck"}, "members"),
+        ({"estimator": Augmenter()}, "estimator"),
+        ({"n_members": 30}, "30"),
+        ({"random_state": -1}, "random_state"),
+    ],
+)
+def test_bad_parameters(data, member, params, message):
+    with pytest.raises(ValueError, match=message):
+        Ensemble(**{"estimator": member, **params}).fit(*data)
+
+
+def test_bad_kind_of_uncertainty(data, fitted):
+    with pytest.raises(ValueError, match="kind"):
+        fitted.predict_uncertainty(data[0], kind="doubt")
