@@ -58,7 +58,13 @@ PUBLIC = {
         "pixel_accuracy_scorer",
         "weighted_iou_scorer",
     },
-    "skmars.datasets": {"load_an2dl", "load_image_folder", "make_terrain", "save_submission"},
+    "skmars.datasets": {
+        "fetch_marsscapes",
+        "load_an2dl",
+        "load_image_folder",
+        "make_terrain",
+        "save_submission",
+    },
     "skmars.schedules": {
         "SCHEDULERS",
         "ConstantRate",
@@ -111,6 +117,8 @@ PARAMETERS = [
     "fine_tune_learning_rate",
     "augmentation",
     "tta",
+    "window",
+    "overlap",
     "device",
     "precision",
     "compile",
