@@ -1,15 +1,24 @@
+import csv
 import inspect
 import os
+import signal
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
+import optuna
 import pytest
 from PIL import Image
 
-from skmars import MarsSegmenter, __version__, cli
+from skmars import Augmenter, MarsSegmenter, __version__, _command_files, cli, commands
 from skmars.cli import main
 from skmars.datasets import load_image_folder
+from skmars.options import parameter_texts
+from skmars.tuning import SegmenterSearchCV, suggest_params
+from skmars.tuning.storages import open_storage
+
+matplotlib.use("agg")
 
 TINY = (
     *("--depth", "2", "--base-channels", "4", "--batch-size", "8", "--max-epochs", "1"),
@@ -45,6 +54,8 @@ OPTIONS = {
     "fine_tune_epochs": ("--fine-tune-epochs 2", 2),
     "fine_tune_learning_rate": ("--fine-tune-learning-rate 1e-5", 1e-5),
     "tta": ("--tta", True),
+    "window": ("--window 64,128", (64, 128)),
+    "overlap": ("--overlap 0.5", 0.5),
     "device": ("--device cuda:0", "cuda:0"),
     "precision": ("--precision float32", "float32"),
     "compile": ("--compile False", False),
@@ -106,11 +117,15 @@ class TestProcess:
             "try: main(['--help'])\n"
             "except SystemExit: pass\n"
             "heavy = {'torch', 'sklearn', 'numpy', 'skorch', 'matplotlib', 'PIL', 'scipy'}\n"
+            "heavy |= {'optuna', 'imblearn', 'skmars.tuning', 'skmars.inspection'}\n"
             "sys.stderr.write(' '.join(heavy & sys.modules.keys()))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stderr == ""
-        assert all(word in done.stdout for word in ("demo", "fit", "predict", "score", "info"))
+        assert all(
+            word in done.stdout
+            for word in ("demo", "fit", "tune", "outliers", "predict", "score", "info")
+        )
 
     def test_python_m(self):
         command = [sys.executable, "-m", "skmars"]
@@ -131,7 +146,8 @@ class TestProcess:
 
 class TestHyperparameters:
     def test_each_is_tested_here(self):
-        assert [*OPTIONS, "callbacks"] == list(inspect.signature(MarsSegmenter).parameters)
+        tested = {*OPTIONS, "augmentation", "callbacks"}
+        assert tested == set(inspect.signature(MarsSegmenter).parameters)
 
     @pytest.mark.parametrize("name", OPTIONS)
     def test_option_reaches_the_estimator(self, name, monkeypatch, data_file, tmp_path):
@@ -149,8 +165,28 @@ class TestHyperparameters:
         assert seen == {**MarsSegmenter().get_params(deep=False), name: expected}
         assert type(seen[name]) is type(expected)
 
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            ("--augmentation-horizontal-flip", {}),
+            (
+                "--augmentation-brightness 0.2 --no-augmentation-horizontal-flip",
+                {"brightness": 0.2, "horizontal_flip": False},
+            ),
+            ("--augmentation-crop-scale 0.5,1.2", {"crop_scale": (0.5, 1.2)}),
+        ],
+    )
+    def test_options_of_the_augmentation(self, words, expected, monkeypatch, data_file, tmp_path):
+        def fit(self, X, y, groups):
+            assert self.augmentation.get_params() == Augmenter(**expected).get_params()
+            raise ValueError("enough")
+
+        monkeypatch.setattr(MarsSegmenter, "fit", fit)
+        output = str(tmp_path / "model")
+        assert main(["fit", str(data_file), "--output", output, *words.split(" ")]) == 2
+
     def test_one_dilation_rate(self):
-        args = cli._make_parser(with_hyperparameters=True).parse_args(
+        args = cli._make_parser(with_hyperparameters=["fit"]).parse_args(
             ["fit", "x.npz", "--output", "m", "--dilation-rates", "2"]
         )
         assert args.dilation_rates == (2,)
@@ -163,6 +199,14 @@ class TestHyperparameters:
         assert "[int, default=3] Encoder levels of the U-Net, 2 to 5." in out
         assert "--no-attention" in out
         assert "callbacks" not in out
+
+    def test_help_of_a_search(self, capsys):
+        with pytest.raises(SystemExit, match="0"):
+            main(["tune", "--help"])
+        out = " ".join(capsys.readouterr().out.split())
+        assert all(f"--{name.replace('_', '-')}" in out for name in OPTIONS)
+        assert "those given are not searched" in out
+        assert out.count("--random-state N of the search") == 1
 
     def test_texts_of_a_docstring(self):
         doc = inspect.cleandoc(
@@ -184,13 +228,13 @@ class TestHyperparameters:
                 Not a parameter.
             """
         )
-        assert cli._parameter_texts(doc) == {
+        assert parameter_texts(doc) == {
             "a": "[int, default=1] Of a and of b. More.",
             "b": "[int, default=1] Of a and of b. More.",
             "c": "No type.",
         }
-        assert cli._parameter_texts("") == {}
-        assert cli._parameter_texts("Parameters\n----------\na : int") == {"a": "[int]"}
+        assert parameter_texts("") == {}
+        assert parameter_texts("Parameters\n----------\na : int") == {"a": "[int]"}
 
 
 class TestFile:
@@ -304,11 +348,11 @@ class TestFolders:
         assert "another folder" in err
 
     def test_labels_above_255(self, tmp_path):
-        cli._write_folder([np.array([[0, 300]])], ["a"], tmp_path)
+        _command_files.write_folder([np.array([[0, 300]])], ["a"], tmp_path)
         with Image.open(tmp_path / "a.png") as mask:
             assert np.asarray(mask).tolist() == [[0, 300]]
         with pytest.raises(ValueError, match="from 0 to 65535; got -1 to 2"):
-            cli._write_folder([np.array([[-1, 2]])], ["a"], tmp_path)
+            _command_files.write_folder([np.array([[-1, 2]])], ["a"], tmp_path)
 
 
 class TestDemo:
@@ -324,6 +368,231 @@ class TestDemo:
             ((None, "demo"), {"time_limit": None, "random_state": 0}),
             (("mars.npz", "out"), {"time_limit": 5.0, "random_state": 1}),
         ]
+
+
+class TestTune:
+    FIXED = (*TINY, "--n-threads", "1")
+
+    @pytest.fixture
+    def search(self, run, data_file):
+        """Run a small search with further options."""
+
+        def search(*options):
+            words = ("tune", data_file, "--cv", 2, "--trials", 2, "--quiet", "--pruner", "none")
+            return run(*words, *self.FIXED, *options)
+
+        return search
+
+    @pytest.fixture
+    def seen(self, monkeypatch):
+        """The search that a command has made, which ends before it begins."""
+        seen = {}
+
+        def fit(self, X, y, groups):
+            seen.update(self.get_params(deep=False), groups=groups)
+            raise ValueError("enough")
+
+        monkeypatch.setattr(SegmenterSearchCV, "fit", fit)
+        return seen
+
+    def test_prints_what_was_found_and_saves_it(self, search, data_file, tmp_path):
+        path = tmp_path / "best.skmars"
+        storage = f"journal://{tmp_path}/study.log"
+        status, out, err = search("--storage", storage, "--study", "mars", "--output", path)
+        assert (status, err) == (0, "")
+        study = optuna.load_study(study_name="mars", storage=open_storage(storage))
+        lines = out.splitlines()
+        best = study.best_trial
+        assert lines[0] == f"best mean_iou  {best.value:.4f} (trial {best.number})"
+        params = dict(line.split(maxsplit=1) for line in lines if line.startswith("  "))
+        assert params["dropout"] == repr(best.params["dropout"])
+        assert not {"depth", "base_channels", "random_state"} & params.keys()
+        assert lines[-2:] == [
+            "trials      2 complete, 0 pruned, 0 failed",
+            f"saved to    {path}",
+        ]
+        segmenter = MarsSegmenter.load(path)
+        assert segmenter.dropout == best.params["dropout"]
+        assert (segmenter.depth, segmenter.random_state) == (2, 0)
+
+    def test_study_that_exists_is_gone_on_with_only_when_asked_to(self, search, tmp_path):
+        stored = ("--storage", f"journal://{tmp_path}/study.log")
+        assert search(*stored, "--resume")[0] == 0
+        before = (tmp_path / "study.log").read_bytes()
+        status, _, err = search(*stored)
+        assert status == 2
+        assert err == (
+            "skmars: error: the storage already has a study 'skmars': give --resume to go on "
+            "with it, or another --study\n"
+        )
+        assert (tmp_path / "study.log").read_bytes() == before
+        assert "3 complete" in search(*stored, "--resume", "--trials", 3)[1]
+        assert "2 complete" in search(*stored, "--study", "other")[1]
+
+    @pytest.mark.slow
+    def test_workers(self, search, tmp_path):
+        status, out, err = search("--workers", 2)
+        assert (status, err) == (0, "")
+        assert "2 complete" in out
+
+    def test_two_aims(self, search):
+        status, out, _ = search("--scoring", "mean_iou,n_parameters")
+        assert status == 0
+        front = out[out.index("front") : out.index("trials  ")].splitlines()
+        assert front[0].split() == ["front", "trial", "mean_iou", "n_parameters"]
+        assert all(len(row.split()) == 3 for row in front[1:])
+        assert 1 <= len(front) - 1 <= 2
+
+    def test_outliers(self, search, tmp_path):
+        path = tmp_path / "best.skmars"
+        status, out, _ = search("--outliers", "--output", path)
+        assert status == 0
+        assert "segment__dropout" in out
+        assert "segment__depth" not in out
+        assert MarsSegmenter.load(path).depth == 2
+
+    def test_progress_on_stderr(self, run, data_file):
+        words = ("tune", data_file, "--cv", 2, "--trials", 1, "--pruner", "none")
+        _, out, err = run(*words, *self.FIXED)
+        assert "1/1" in err
+        assert "1/1" not in out
+
+    def test_ctrl_c_keeps_what_was_found(self, search, monkeypatch, tmp_path):
+        path = tmp_path / "best.skmars"
+        fit, n_fits = MarsSegmenter.fit, []
+
+        def press(self, *args, **kwargs):
+            n_fits.append(1)
+            if len(n_fits) == 3:
+                signal.raise_signal(signal.SIGINT)
+            return fit(self, *args, **kwargs)
+
+        monkeypatch.setattr(MarsSegmenter, "fit", press)
+        status, out, _ = search("--trials", 50, "--output", path)
+        assert status == 0
+        assert "trials      1 complete, 0 pruned, 0 failed" in out
+        assert MarsSegmenter.load(path).depth == 2
+
+    def test_options_reach_the_search(self, run, data_file, seen):
+        options = (
+            "--trials 7 --timeout 60 --storage journal:///tmp/none.log --study s --resume "
+            "--workers 2 --cv 4 --scoring iou_4 --sampler random --pruner median --random-state 5"
+        )
+        run("tune", data_file, *options.split())
+        expected = {
+            "n_trials": 7,
+            "timeout": 60.0,
+            "storage": "journal:///tmp/none.log",
+            "study_name": "s",
+            "n_workers": 2,
+            "cv": 4,
+            "scoring": "iou_4",
+            "sampler": "random",
+            "pruner": "median",
+            "random_state": 5,
+            "verbose": 1,
+            "refit": False,
+        }
+        assert {name: seen[name] for name in expected} == expected
+        assert seen["estimator"].random_state == 5
+        np.testing.assert_array_equal(seen["groups"], np.arange(18) // 2)
+
+    def test_defaults_of_the_search(self, run, data_file, seen):
+        run("tune", data_file)
+        ours = SegmenterSearchCV(None).get_params(deep=False)
+        differing = {name for name in ours if seen[name] != ours[name]}
+        assert differing == {
+            *("estimator", "space", "scoring", "study_name", "refit", "random_state", "verbose"),
+        }
+        run("tune", data_file, "--timeout", 60)
+        assert seen["n_trials"] is None
+
+    @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "random_state"])
+    def test_given_hyperparameters_are_not_searched(self, name, run, data_file, seen):
+        words, expected = OPTIONS[name]
+        run("tune", data_file, *words.split(" "))
+        defaults = MarsSegmenter(random_state=0).get_params(deep=False)
+        assert seen["estimator"].get_params(deep=False) == {**defaults, name: expected}
+        chosen = suggest_params(optuna.create_study().ask(), seen["space"])
+        assert name not in chosen
+        run("tune", data_file, "--outliers", *words.split(" "))
+        assert f"segment__{name}" not in suggest_params(optuna.create_study().ask(), seen["space"])
+
+    def test_given_augmentation_is_not_searched(self, run, data_file, seen):
+        run("tune", data_file, "--augmentation-brightness", 0.3)
+        assert seen["estimator"].augmentation.brightness == 0.3
+        chosen = suggest_params(optuna.create_study().ask(), seen["space"])
+        assert not any(name.startswith("augmentation") for name in chosen)
+
+
+class TestOutliers:
+    @pytest.fixture
+    def spoilt(self, terrain, tmp_path):
+        """A data set whose images 2, 5 and 8 share an intricate mask."""
+        X = terrain[0]
+        y = np.random.default_rng(0).integers(0, 3, X.shape, dtype=np.uint8)
+        y[[2, 5, 8]] = y[2]
+        path = tmp_path / "mars.npz"
+        np.savez(
+            path,
+            training_set=np.stack([X, y], axis=1).astype(float),
+            training_sol=np.arange(24),
+            names=np.array([f"tile{i}" for i in range(24)]),
+            test_set=X + 1,
+            test_sol=np.arange(24) + 100,
+            version=np.array(3),
+        )
+        return path
+
+    def test_lists_them_with_the_reasons(self, run, spoilt):
+        status, out, err = run("outliers", spoilt, "--method", "repeated_mask")
+        assert (status, err) == (0, "")
+        assert out.splitlines() == [
+            *(f"{row:>2}  shares its mask with 2 other images" for row in (2, 5, 8)),
+            f"3 outliers of 24 images of {spoilt}",
+        ]
+
+    def test_none(self, run, data_file):
+        assert run("outliers", data_file, "--method", "repeated_mask")[1].startswith("0 outliers")
+
+    def test_csv(self, run, spoilt, tmp_path):
+        path = tmp_path / "outliers.csv"
+        assert run("outliers", spoilt, "--method", "repeated_mask", "--output", path)[0] == 0
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["image"] for row in rows] == ["2", "5", "8"]
+        assert all(float(row["score"]) > 0 for row in rows)
+        assert rows[0]["reason"] == "shares its mask with 2 other images"
+
+    def test_npz_keeps_all_arrays_aligned(self, run, spoilt, tmp_path):
+        path = tmp_path / "clean.npz"
+        assert run("outliers", spoilt, "--method", "repeated_mask", "--output", path)[0] == 0
+        kept = np.setdiff1d(np.arange(24), [2, 5, 8])
+        with np.load(spoilt) as before, np.load(path) as after:
+            assert set(before) == set(after)
+            for name in before:
+                is_cut = name in ("training_set", "training_sol", "names")
+                expected = before[name][kept] if is_cut else before[name]
+                np.testing.assert_array_equal(after[name], expected)
+                assert after[name].dtype == before[name].dtype
+        assert {file.name for file in tmp_path.iterdir()} == {"mars.npz", "clean.npz"}
+        assert run("outliers", path, "--method", "repeated_mask")[1].startswith("0 outliers")
+
+    def test_picture(self, run, spoilt, tmp_path):
+        path = tmp_path / "sheet.png"
+        out = run("outliers", spoilt, "--method", "repeated_mask", "--picture", path)[1]
+        assert str(path) in out
+        with Image.open(path) as picture:
+            assert min(picture.size) > 100
+
+    def test_contamination(self, run, spoilt):
+        options = ("--method", "appearance", "--contamination", "0.25")
+        assert "6 outliers of 24 images" in run("outliers", spoilt, *options)[1]
+
+    def test_own_data_are_not_overwritten(self, run, spoilt):
+        status, _, err = run("outliers", spoilt, "--output", spoilt)
+        assert status == 2
+        assert "another file" in err
 
 
 class TestErrors:
@@ -360,6 +629,19 @@ class TestErrors:
             ("predict none.skmars none.npz --output m.png", ".csv or .npz"),
             ("predict none.skmars none.npz --output none/m.csv", "no folder none"),
             ("info none.skmars", "none.skmars: No such file"),
+            ("tune", "give either DATA"),
+            ("tune none.npz", "none.npz: No such file"),
+            ("tune none.npz --output none/m", "--output must be a file"),
+            ("tune none.npz --resume", "--resume needs the --storage"),
+            ("tune none.npz --storage study.log", "journal:///"),
+            ("tune none.npz --storage journal:///no/such/study.log", "no folder"),
+            ("tune none.npz --storage oracle9://x", "oracle9"),
+            ("tune none.npz --trials many", "many"),
+            ("tune none.npz --hight 3", "--hight"),
+            ("outliers none.npz", "none.npz: No such file"),
+            ("outliers none.npz --output m.txt", ".csv or .npz"),
+            ("outliers none.npz --picture sheet.bmpp", "png"),
+            ("outliers none.npz --picture none/sheet.png", "--picture must be a file"),
         ],
     )
     def test_arguments(self, fails, monkeypatch, tmp_path, argv, words):
@@ -387,6 +669,28 @@ class TestErrors:
         assert name in message
         assert not (tmp_path / "m").exists()
 
+    @pytest.mark.parametrize(
+        ("option", "word"),
+        [
+            ("--cv 1", "2"),
+            ("--trials 0", "n_trials"),
+            ("--workers 0", "n_workers"),
+            ("--scoring beauty", "beauty"),
+            ("--scoring n_parameters,mean_iou", "first aim"),
+            ("--sampler luck", "sampler"),
+            ("--pruner shears", "pruner"),
+            ("--depth 9", "depth"),
+        ],
+    )
+    def test_values_of_a_search(self, fails, data_file, tmp_path, option, word):
+        words = ("--cv", 2, "--trials", 1, "--quiet", *TINY, "--output", tmp_path / "m")
+        assert word in fails("tune", data_file, *words, *option.split())
+        assert not (tmp_path / "m").exists()
+
+    def test_values_of_a_remover(self, fails, data_file):
+        assert "method" in fails("outliers", data_file, "--method", "magic")
+        assert "contamination" in fails("outliers", data_file, "--contamination", "2")
+
     def test_files_of_another_kind(self, fails, data_file, model, tmp_path):
         other = tmp_path / "other.npz"
         np.savez(other, images=np.ones(3))
@@ -411,7 +715,7 @@ class TestErrors:
         assert "3 channels" in fails("predict", model, tmp_path, "--output", tmp_path / "m.npz")
 
     def test_a_bug_shows_its_traceback(self, monkeypatch):
-        monkeypatch.setattr(cli, "_info", lambda args: {}["bug"])
+        monkeypatch.setattr(commands, "info", lambda args: {}["bug"])
         with pytest.raises(KeyError):
             main(["info"])
 
@@ -419,5 +723,5 @@ class TestErrors:
         def interrupt(args):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli, "_info", interrupt)
+        monkeypatch.setattr(commands, "info", interrupt)
         assert run("info") == (130, "", "skmars: interrupted\n")

@@ -29,6 +29,7 @@ from sklearn.utils.fixes import parse_version
 
 import skmars
 from skmars import Augmenter, Ensemble, MarsSegmenter, OutlierRemover
+from skmars.tuning import SegmenterSearchCV
 from skmars.utils import estimator_checks as suite
 from skmars.utils.estimator_checks import _catalogue as book
 from skmars.utils.estimator_checks import (
@@ -55,6 +56,7 @@ ESTIMATORS = [
     MarsSegmenter(**FAST, max_epochs=2),
     Ensemble(MarsSegmenter(**FAST, max_epochs=1), n_members=2, random_state=0),
     skmars.make_pipeline(augment=Augmenter(), segment=MarsSegmenter(**FAST, max_epochs=1)),
+    SegmenterSearchCV(GreyLevels(), {}, n_trials=2, cv=2, random_state=0),
     OutlierRemover(),
     OutlierRemover(contamination=0.1),
     Augmenter(),

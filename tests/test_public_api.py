@@ -9,7 +9,22 @@ import pytest
 import skmars
 
 PUBLIC = {
-    "skmars": {"Augmenter", "Ensemble", "MarsSegmenter", "OutlierRemover", "__version__", "make_pipeline"},
+    "skmars": {
+        "Augmenter",
+        "Ensemble",
+        "MarsSegmenter",
+        "OutlierRemover",
+        "__version__",
+        "make_pipeline",
+    },
+    "skmars.inspection": {
+        "LearningCurveDisplay",
+        "MaskDisplay",
+        "OutlierDisplay",
+        "StudyDisplay",
+        "class_names",
+        "iou_table",
+    },
     "skmars.nn": {
         "ASPP",
         "BLOCKS",

@@ -1,0 +1,109 @@
+"""What the tuning benchmarks search: tiles of half the size, a small net, few epochs."""
+
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+# Before torch is loaded: another busy process must not bring the threads of both to a standstill.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import numpy as np
+import optuna
+
+from skmars import MarsSegmenter
+from skmars.datasets import load_an2dl, make_terrain
+from skmars.model_selection import SegmentationKFold
+from skmars.tuning import SegmenterSearchCV, default_space
+
+RESULTS = Path(__file__).parent / "results"
+N_IMAGES = 120
+
+SMALL = {
+    "base_channels": 4,
+    "max_epochs": 9,
+    "fine_tune_epochs": 3,
+    "batch_size": 16,
+    "ignore_label": 0,
+    "precision": "float32",
+    "random_state": 0,
+}
+
+
+def load(path: str | None):
+    """Some images of whole scenes at half their size; generated ones without a path."""
+    if path is None:
+        X, y = make_terrain(N_IMAGES, class_frequencies=[2, 3, 3, 2, 0.5], random_state=0)
+        return X[:, ::2, ::2], y[:, ::2, ::2], np.arange(N_IMAGES)
+    data = load_an2dl(path)
+    # Enough folds that one of them has about the wanted number of images.
+    n_folds = len(data.images) // N_IMAGES
+    folds = SegmentationKFold(n_folds, random_state=0, ignore_label=0)
+    rows = next(folds.split(data.images, data.target, data.groups))[1]
+    return data.images[rows, ::2, ::2], data.target[rows, ::2, ::2], data.groups[rows]
+
+
+def search(path: str | None, *, seed: int, n_threads: int | str = "auto", **params) -> dict:
+    """Search the default space once; a row of a record."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    X, y, groups = load(path)
+    segmenter = MarsSegmenter(**SMALL, n_threads=n_threads)
+    finder = SegmenterSearchCV(
+        segmenter, default_space(segmenter), cv=2, refit=False, random_state=seed, **params
+    )
+    started = time.perf_counter()
+    finder.fit(X, y, groups=groups)
+    seconds = time.perf_counter() - started
+    results = finder.cv_results_
+    fits = [
+        sum(trial.user_attrs.get("fit_time", [])) + sum(trial.user_attrs.get("score_time", []))
+        for trial in finder.study_.trials
+    ]
+    return {
+        "seed": seed,
+        "seconds": round(seconds, 2),
+        "best": round(finder.best_score_, 4),
+        "best_so_far": np.fmax.accumulate(np.nan_to_num(results["mean_test_score"], nan=-1.0))
+        .round(4)
+        .tolist(),
+        "states": dict(Counter(results["state"].tolist())),
+        "seconds_in_fits": round(sum(fits), 2),
+    }
+
+
+def append(name: str, row: dict) -> None:
+    """Add a row to a record."""
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def rows(name: str) -> list[dict]:
+    """All rows of a record."""
+    path = RESULTS / f"{name}.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def run_missing(
+    name: str, path: str | None, settings: dict[str, dict], n_seeds: int
+) -> list[dict]:
+    """Run what the record does not have, settings in turns, and return all of it."""
+    done = {(row["setting"], row["seed"]) for row in rows(name)}
+    for seed in range(n_seeds):
+        for setting, params in settings.items():
+            if (setting, seed) not in done:
+                row = {"setting": setting, **search(path, seed=seed, **params)}
+                append(name, row)
+                print(
+                    f"{setting}, seed {seed}: {row['seconds']} s, best {row['best']}", flush=True
+                )
+    return rows(name)
+
+
+def of(table: list[dict], setting: str, what: str) -> np.ndarray:
+    """A figure of one setting, by seed."""
+    chosen = sorted((row for row in table if row["setting"] == setting), key=lambda r: r["seed"])
+    return np.array([row[what] for row in chosen])

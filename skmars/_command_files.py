@@ -1,0 +1,129 @@
+"""What the commands read and write: data sets, folders of images, masks, lists of outliers."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from sklearn.utils import Bunch
+
+__all__ = [
+    "check_output",
+    "choose_writer",
+    "load_images",
+    "load_pairs",
+    "write_clean",
+    "write_folder",
+    "write_outliers",
+]
+
+
+def check_output(option: str, path: str) -> Path:
+    """The file to write to; an error before hours of training, not after them."""
+    output = Path(path)
+    if output.is_dir() or not output.parent.is_dir():
+        raise ValueError(f"{option} must be a file in a folder that exists; got {path}")
+    return output
+
+
+def load_pairs(args: argparse.Namespace) -> "Bunch":
+    """Images and masks of an npz file or of two folders."""
+    from skmars.datasets import load_an2dl, load_image_folder
+
+    folders = [folder for folder in (args.images, args.masks) if folder is not None]
+    if args.data is not None and not folders:
+        return load_an2dl(args.data)
+    if args.data is None and len(folders) == 2:
+        return load_image_folder(args.images, args.masks)
+    raise ValueError("give either DATA, or both --images and --masks")
+
+
+def load_images(path: Path) -> tuple[Any, list[str], str]:
+    """Images to predict, their names, and what they are."""
+    from skmars.datasets import load_an2dl, load_image_folder
+
+    data: Any
+    if path.is_dir():
+        data = load_image_folder(path)
+        names = [Path(name).stem for name in data.filenames]
+        return data.images, names, f"{len(names)} images"
+    data = load_an2dl(path)
+    images, what = data.images, "training images"
+    if data.test_images is not None:
+        images, what = data.test_images, "test images"
+    digits = len(str(len(images) - 1))
+    return images, [f"{i:0{digits}}" for i in range(len(images))], f"{len(images)} {what}"
+
+
+def choose_writer(output: Path, data: Path):
+    """The function of `(masks, names)` that writes what the name of the output says."""
+    suffix = output.suffix.lower()
+    if output.is_dir() or not suffix:
+        if output.exists() and output.samefile(data):
+            raise ValueError(f"--output must be another folder than that of the images: {data}")
+        return lambda masks, names: write_folder(masks, names, output)
+    if suffix not in {".csv", ".npz"}:
+        raise ValueError(f"--output must end in .csv or .npz, or be a folder; got {output}")
+    if not output.parent.is_dir():
+        raise ValueError(f"there is no folder {output.parent} to write to")
+    return lambda masks, names: _write_file(masks, output)
+
+
+def _write_file(masks: Any, path: Path) -> None:
+    import numpy as np
+
+    from skmars.datasets import save_submission
+
+    if isinstance(masks, list):
+        raise ValueError(f"images of different sizes need a folder as --output, not {path}")
+    if path.suffix.lower() == ".csv":
+        save_submission(masks, path)
+    else:
+        with open(path, "wb") as file:
+            np.savez_compressed(file, masks=masks)
+
+
+def write_folder(masks: Sequence["np.ndarray"], names: Sequence[str], folder: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    low, high = min(mask.min() for mask in masks), max(mask.max() for mask in masks)
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise ValueError(f"PNG files hold labels from 0 to 65535; got {low} to {high}")
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16
+    for mask, name in zip(masks, names, strict=True):
+        Image.fromarray(mask.astype(dtype)).save(folder / f"{name}.png")
+
+
+def write_outliers(remover: Any, path: Path) -> None:
+    import csv
+
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "score", "reason"])
+        for row in remover.outlier_mask_.nonzero()[0]:
+            writer.writerow([row, f"{remover.scores_[row]:.6g}", remover.reasons_[row]])
+
+
+def write_clean(data: str, kept: "np.ndarray", path: Path) -> None:
+    """Copy a data set, without the outliers in any array that has a value for each image."""
+    import numpy as np
+
+    with np.load(data, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    n = len(arrays["training_set"])
+    for name, array in arrays.items():
+        # The test set can happen to be of the same length.
+        if array.ndim and len(array) == n and not name.startswith("test"):
+            arrays[name] = array[kept]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

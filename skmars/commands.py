@@ -1,0 +1,294 @@
+"""What each command of the command line does.
+
+Nothing outside the standard library is imported before a command runs, so that `skmars --help`
+answers at once.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skmars import __version__
+from skmars._command_files import (
+    check_output,
+    choose_writer,
+    load_images,
+    load_pairs,
+    write_clean,
+    write_outliers,
+)
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
+
+__all__ = ["demo", "fit", "info", "outliers", "predict", "score", "tune"]
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Train on generated terrain or a file, score, and draw pictures."""
+    from skmars.demo import run_demo
+
+    run_demo(args.data, args.output, time_limit=args.time_limit, random_state=args.random_state)
+
+
+def fit(args: argparse.Namespace) -> None:
+    """Train a model."""
+    from skmars.segmenter import MarsSegmenter
+
+    output = check_output("--output", args.output)
+    params = _hyperparameters(args)
+    data = load_pairs(args)
+    segmenter = MarsSegmenter(**params).fit(data.images, data.target, groups=data.groups)
+    segmenter.save(output)
+    iou = segmenter.history_[segmenter.best_epoch_].get("valid_mean_iou")
+    print("no validation" if iou is None else f"validation mean IoU  {iou:.4f}")
+    print(f"saved to             {output}")
+
+
+def _hyperparameters(args: argparse.Namespace) -> dict[str, Any]:
+    """Parameters of the segmenter that were given as options."""
+    from skmars.augmentation import Augmenter
+    from skmars.options import chosen_parameters
+    from skmars.segmenter import MarsSegmenter
+
+    params = chosen_parameters(vars(args), MarsSegmenter)
+    augmentation = chosen_parameters(vars(args), Augmenter, prefix="augmentation__")
+    if augmentation:
+        params["augmentation"] = Augmenter(**augmentation)
+    return params
+
+
+def tune(args: argparse.Namespace) -> None:
+    """Search for the best hyperparameters, and train a model with them."""
+    from skmars.outliers import OutlierRemover
+    from skmars.pipeline import make_pipeline
+    from skmars.segmenter import MarsSegmenter
+    from skmars.tuning import SegmenterSearchCV, default_space
+
+    output = None if args.output is None else check_output("--output", args.output)
+    if args.resume and args.storage is None:
+        raise ValueError("--resume needs the --storage that has the study")
+    if args.storage is not None and not args.resume:
+        _check_is_new(args.storage, args.study)
+    params = _hyperparameters(args)
+    estimator: Any = MarsSegmenter(**params)
+    fixed = list(params)
+    if args.outliers:
+        remover = OutlierRemover(random_state=args.random_state)
+        estimator = make_pipeline(outliers=remover, segment=estimator)
+        fixed = [f"segment__{name}" for name in fixed]
+    aims = args.scoring.split(",")
+    trials = 20 if args.trials is None and args.timeout is None else args.trials
+    search = SegmenterSearchCV(
+        estimator,
+        default_space(estimator, fixed=fixed),
+        n_trials=trials,
+        timeout=args.timeout,
+        cv=args.cv,
+        scoring=aims if len(aims) > 1 else aims[0],
+        storage=args.storage,
+        study_name=args.study,
+        sampler=args.sampler,
+        pruner=None if args.pruner == "none" else args.pruner,
+        n_workers=args.workers,
+        refit=output is not None,
+        random_state=args.random_state,
+        verbose=0 if args.quiet else 1,
+    )
+    data = load_pairs(args)
+    with _study_errors():
+        search.fit(data.images, data.target, groups=data.groups)
+    _print_search(search, aims)
+    if output is not None:
+        best = search.best_estimator_
+        # Only training data go through the steps before it.
+        (best.named_steps["segment"] if args.outliers else best).save(output)
+        print(f"saved to    {output}")
+
+
+@contextmanager
+def _study_errors() -> Iterator[None]:
+    """Tell of a storage that fails as of a file that fails."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OptunaError, SQLAlchemyError) as error:
+        raise OSError(f"the storage of the study has failed: {error}") from error
+
+
+def _check_is_new(storage: str, name: str) -> None:
+    from optuna.study import get_all_study_names
+
+    from skmars.tuning.storages import open_storage
+
+    with _study_errors():
+        if name in get_all_study_names(open_storage(storage)):
+            raise ValueError(
+                f"the storage already has a study {name!r}: give --resume to go on with it, or "
+                "another --study"
+            )
+
+
+def _print_search(search: Any, aims: Sequence[str]) -> None:
+    results = search.cv_results_
+    number = results["trial_number"][search.best_index_]
+    print(f"best {aims[0]}  {search.best_score_:.4f} (trial {number})")
+    width = max(map(len, search.best_params_), default=0)
+    for name, value in search.best_params_.items():
+        print(f"  {name:<{width}}  {value!r}")
+    if len(aims) > 1:
+        print(f"front       {'trial':>5}  {aims[0]}  {aims[1]}")
+        for row in search.pareto_front_:
+            values = [f"{results[f'mean_test_{aim}'][row]:>{len(aim)}.6g}" for aim in aims]
+            print(f"            {results['trial_number'][row]:>5}  {'  '.join(values)}")
+    states = list(results["state"])
+    counts = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+    told = ", ".join(f"{states.count(state)} {what}" for what, state in counts.items())
+    print(f"trials      {told}")
+    errors = [error for error in results["error"] if error]
+    if errors:
+        print(f"last error  {' '.join(errors[-1].split())}")
+
+
+def outliers(args: argparse.Namespace) -> None:
+    """List the images that have no place in a training set, and write those that have."""
+    from skmars.datasets import load_an2dl
+    from skmars.outliers import OutlierRemover
+
+    output = None if args.output is None else check_output("--output", args.output)
+    if output is not None and output.suffix.lower() not in {".csv", ".npz"}:
+        raise ValueError(f"--output must end in .csv or .npz; got {output}")
+    if output is not None and output.exists() and output.samefile(args.data):
+        raise ValueError(f"--output must be another file than {args.data}")
+    if args.picture is not None:
+        _check_picture(args.picture)
+    data: Any = load_an2dl(args.data)
+    remover = OutlierRemover(
+        method=args.method, contamination=args.contamination, random_state=args.random_state
+    ).fit(data.images, data.target)
+    rows = remover.outlier_mask_.nonzero()[0]
+    width = len(str(len(data.images) - 1))
+    for row in rows:
+        print(f"{row:>{width}}  {remover.reasons_[row]}")
+    print(f"{len(rows)} outliers of {len(data.images)} images of {args.data}")
+    if args.picture is not None:
+        _draw_outliers(remover, data, args.picture)
+        print(f"picture   {args.picture}")
+    if output is not None:
+        if output.suffix.lower() == ".csv":
+            write_outliers(remover, output)
+        else:
+            write_clean(args.data, remover.sample_indices_, output)
+        print(f"saved to  {output}")
+
+
+def _check_picture(path: str) -> None:
+    from skmars.inspection._figures import require_matplotlib
+
+    require_matplotlib("--picture")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = sorted(FigureCanvasBase.filetypes)
+    if check_output("--picture", path).suffix.lower().lstrip(".") not in kinds:
+        raise ValueError(f"--picture must end in one of {', '.join(kinds)}; got {path}")
+
+
+def _draw_outliers(remover: Any, data: "Bunch", path: str) -> None:
+    import matplotlib.pyplot as plt
+
+    from skmars.inspection import OutlierDisplay
+
+    display = OutlierDisplay.from_estimator(remover, data.images, data.target)
+    display.figure_.savefig(path, dpi=120)
+    plt.close(display.figure_)
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Predict masks."""
+    from skmars.segmenter import MarsSegmenter
+
+    write = choose_writer(Path(args.output), Path(args.data))
+    images, names, what = load_images(Path(args.data))
+    masks = MarsSegmenter.load(args.model).predict(images)
+    write(masks, names)
+    print(f"predicted {what} of {args.data}; saved to {args.output}")
+
+
+def score(args: argparse.Namespace) -> None:
+    """Print the IoU of each class."""
+    from skmars._validation import check_labels
+    from skmars.inspection import class_names, iou_table
+    from skmars.metrics import iou_per_class
+    from skmars.segmenter import MarsSegmenter
+
+    data = load_pairs(args)
+    images, target, what = data.images, data.target, "training images"
+    if data.get("test_target") is not None:
+        images, target, what = data.test_images, data.test_target, "test images"
+    elif args.data is None:
+        what = "images"
+    segmenter = MarsSegmenter.load(args.model)
+    labels, ignored = segmenter.classes_, segmenter.ignore_label
+    check_labels(target, labels, ignored)
+    iou = iou_per_class(target, segmenter.predict(images), labels=labels, ignore_label=ignored)
+    left_out = "" if ignored is None else f"; pixels labelled {ignored} are left out"
+    print(f"{len(images)} {what} of {args.data or args.images}{left_out}\n")
+    print(iou_table({"IoU": iou}, class_names(labels, data.target_names)))
+
+
+def info(args: argparse.Namespace) -> None:
+    """Print versions and hardware, or what a model is."""
+    facts = _model_facts(args.model) if args.model else _system_facts()
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _system_facts() -> dict[str, Any]:
+    import platform
+
+    import sklearn
+    import skorch
+    import torch
+
+    from skmars.device import choose_arithmetic, choose_device
+
+    device = choose_device("auto")
+    arithmetic = choose_arithmetic(device, "auto")
+    return {
+        "skmars": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+        "skorch": skorch.__version__,
+        "device": device,
+        "precision": arithmetic.precision,
+        "layout": "channels last" if arithmetic.channels_last else "channels first",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _model_facts(path: str) -> dict[str, Any]:
+    from skmars.segmenter import MarsSegmenter
+
+    segmenter = MarsSegmenter.load(path)
+    defaults = MarsSegmenter().get_params(deep=False)
+    best = segmenter.best_epoch_
+    iou = segmenter.history_[best].get("valid_mean_iou")
+    return {
+        "model": path,
+        **{
+            name: repr(value)
+            for name, value in segmenter.get_params(deep=False).items()
+            if value != defaults[name]
+        },
+        "classes": ", ".join(map(str, segmenter.classes_.tolist())),
+        "channels": segmenter.n_channels_in_,
+        "parameters": f"{segmenter.n_parameters_:,}",
+        "best epoch": f"{best + 1} of {segmenter.n_iter_}",
+        "validation mean IoU": "no validation" if iou is None else f"{iou:.4f}",
+    }

@@ -1,0 +1,90 @@
+"""Options of the command line that are derived from an estimator's parameters."""
+
+import argparse
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["add_parameters", "chosen_parameters"]
+
+
+def add_parameters(
+    parser: argparse._ActionsContainer,
+    estimator: Callable[..., Any],
+    *,
+    prefix: str = "",
+    leave_out: tuple[str, ...] = (),
+) -> None:
+    """Add an option for each parameter of an estimator, with its docstring as the help.
+
+    Parameters
+    ----------
+    parser : ArgumentParser or group
+        Gets options such as `--batch-size`.
+    estimator : class
+        With keyword arguments and a numpydoc docstring.
+    prefix : str, default=""
+        Put before names, such as "augmentation__" for `--augmentation-brightness`.
+    leave_out : tuple of str, default=()
+        Parameters that get no option.
+    """
+    texts = parameter_texts(inspect.getdoc(estimator) or "")
+    for name, parameter in inspect.signature(estimator).parameters.items():
+        if name in leave_out:
+            continue
+        default = parameter.default
+        option = "--" + (prefix + name).replace("__", "-").replace("_", "-")
+        how: dict[str, Any] = {
+            "dest": prefix + name,
+            "default": argparse.SUPPRESS,
+            "help": texts.get(name, f"(default={default!r})").replace("%", "%%"),
+        }
+        if name == "verbose":
+            parser.add_argument("-v", option, action="count", **how)
+        elif isinstance(default, bool):
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, **how)
+        else:
+            read = read_tuple if isinstance(default, tuple) else read_value
+            parser.add_argument(option, type=read, metavar="VALUE", **how)
+
+
+def chosen_parameters(
+    given: Mapping[str, Any], estimator: Callable[..., Any], *, prefix: str = ""
+) -> dict[str, Any]:
+    """Those parameters of an estimator that were given as options."""
+    names = inspect.signature(estimator).parameters
+    return {name: given[prefix + name] for name in names if prefix + name in given}
+
+
+def parameter_texts(doc: str) -> dict[str, str]:
+    """Text of each parameter in the section "Parameters" of a numpydoc docstring."""
+    lines = doc.splitlines()
+    starts = [i for i, line in enumerate(lines) if i and line and not line.strip("-")]
+    texts: dict[str, str] = {}
+    for start, end in zip(starts, [*starts[1:], len(lines) + 1], strict=False):
+        if lines[start - 1] != "Parameters":
+            continue
+        names: list[str] = []
+        for line in lines[start + 1 : end - 1]:
+            if line and not line.startswith(" "):
+                head, _, kind = line.partition(" : ")
+                names = head.split(", ")
+                texts |= dict.fromkeys(names, f"[{kind}]" if kind else "")
+            else:
+                texts |= {name: f"{texts[name]} {line.strip()}".strip() for name in names}
+    return {name: text.replace("`", "") for name, text in texts.items()}
+
+
+def read_value(text: str) -> Any:
+    """A number, None, a dict and so on as Python writes them; anything else is a string."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def read_tuple(text: str) -> Any:
+    """Like `read_value`, with a single integer as a tuple of one."""
+    value = read_value(text)
+    return (value,) if isinstance(value, int) else value

@@ -1,0 +1,7 @@
+"""Hyperparameter search with Optuna: in a study of one's own, or in one call."""
+
+from skmars.tuning.pruning import PruningCallback
+from skmars.tuning.search import SegmenterSearchCV
+from skmars.tuning.spaces import default_space, suggest_params
+
+__all__ = ["PruningCallback", "SegmenterSearchCV", "default_space", "suggest_params"]

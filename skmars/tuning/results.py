@@ -1,0 +1,130 @@
+"""A study as scikit-learn's searches show theirs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from scipy.stats import rankdata
+
+from skmars.tuning.evaluation import Aim
+from skmars.tuning.spaces import Space, suggest_params
+from skmars.tuning.trials import ERROR, is_to_be_repeated
+
+__all__ = ["finished_trials", "params_of", "pareto_front", "results_table"]
+
+
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that have ended, without those that another has repeated."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and not is_to_be_repeated(trial)
+    ]
+
+
+def params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
+    """Parameters for `set_params` that a trial has chosen; of a broken one, as far as it came."""
+    try:
+        return suggest_params(FixedTrial(trial.params), space)
+    except ValueError:
+        return dict(trial.params)
+
+
+def results_table(
+    trials: Sequence[FrozenTrial], space: Space, aims: Sequence[Aim], n_splits: int
+) -> dict[str, Any]:
+    """A row a trial, with the columns of `GridSearchCV.cv_results_` and some of Optuna's.
+
+    Parameters
+    ----------
+    trials : sequence of FrozenTrial
+        Ended.
+    space : space
+        Of the search.
+    aims : sequence of Aim
+        One, whose columns end in "score", or several, whose columns end in their names.
+    n_splits : int
+        Number of folds.
+
+    Returns
+    -------
+    results : dict of str to array or list
+    """
+    n = len(trials)
+    params = [params_of(trial, space) for trial in trials]
+    results: dict[str, Any] = {
+        "trial_number": np.array([trial.number for trial in trials], dtype=int),
+        "state": np.array([trial.state.name for trial in trials]),
+        "error": np.array([trial.user_attrs.get(ERROR, "") for trial in trials]),
+    }
+    for what in ("fit_time", "score_time"):
+        times = _column(trials, n_splits, lambda trial, what=what: trial.user_attrs.get(what))
+        results[f"mean_{what}"], results[f"std_{what}"] = times.mean(axis=1), times.std(axis=1)
+    for name in sorted({name for row in params for name in row}):
+        column = np.ma.masked_all(n, dtype=object)
+        for place, row in enumerate(params):
+            if name in row:
+                column[place] = row[name]
+        results[f"param_{name}"] = column
+    results["params"] = params
+    for aim in aims:
+        suffix = "score" if len(aims) == 1 else aim.name
+        scores = _column(
+            trials,
+            n_splits,
+            lambda trial, name=aim.name: trial.user_attrs.get("scores", {}).get(name),
+        )
+        for split in range(n_splits):
+            results[f"split{split}_test_{suffix}"] = scores[:, split]
+        results[f"mean_test_{suffix}"] = scores.mean(axis=1)
+        results[f"std_test_{suffix}"] = scores.std(axis=1)
+        sign = -1 if aim.direction == "maximize" else 1
+        means = np.where(np.isnan(scores).any(axis=1), np.inf, sign * scores.mean(axis=1))
+        results[f"rank_test_{suffix}"] = rankdata(means, method="min").astype(int)
+    return results
+
+
+def _column(trials: Sequence[FrozenTrial], n_splits: int, read) -> np.ndarray:
+    """A value a fold of each trial, NaN where it has none."""
+    rows = np.full((len(trials), n_splits), np.nan)
+    for place, trial in enumerate(trials):
+        values = read(trial)
+        if trial.state == TrialState.COMPLETE and values is not None:
+            rows[place, : len(values)] = values
+    return rows
+
+
+def pareto_front(results: dict[str, Any], aims: Sequence[Aim]) -> np.ndarray:
+    """Rows of trials that no other one matches in all aims and beats in one.
+
+    Parameters
+    ----------
+    results : dict
+        As `results_table` gives it.
+    aims : sequence of Aim
+
+    Returns
+    -------
+    rows : ndarray of int
+        Best first, by the first aim.
+    """
+    suffixes = ["score"] if len(aims) == 1 else [aim.name for aim in aims]
+    losses = np.stack(
+        [
+            (-1 if aim.direction == "maximize" else 1) * results[f"mean_test_{suffix}"]
+            for aim, suffix in zip(aims, suffixes, strict=True)
+        ],
+        axis=1,
+    )
+    rows = np.flatnonzero(~np.isnan(losses).any(axis=1))
+    kept = [
+        row
+        for row in rows
+        if not any(
+            (losses[other] <= losses[row]).all() and (losses[other] < losses[row]).any()
+            for other in rows
+        )
+    ]
+    return np.array(sorted(kept, key=lambda row: tuple(losses[row])), dtype=int)

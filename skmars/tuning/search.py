@@ -1,0 +1,376 @@
+"""Hyperparameter search with Optuna, behind scikit-learn's interface."""
+
+import time
+from numbers import Integral, Real
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, RandomSampler
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.model_selection import check_cv
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from skmars import _validation as check
+from skmars.model_selection import SegmentationKFold
+from skmars.pipeline import SegmentationPipeline
+from skmars.tuning.evaluation import Evaluation, make_aims
+from skmars.tuning.progress import Progress
+from skmars.tuning.results import finished_trials, pareto_front, results_table
+from skmars.tuning.spaces import Space, default_space, find_steps, suggest_params
+from skmars.tuning.studies import (
+    PRUNERS,
+    SAMPLERS,
+    StudySpec,
+    fingerprint,
+    quiet_optuna,
+    temporary_journal,
+)
+from skmars.tuning.workers import search_here, search_with_workers
+
+__all__ = ["SegmenterSearchCV"]
+
+
+def _best_has(name: str):
+    def has(self) -> bool:
+        return hasattr(getattr(self, "best_estimator_", self.estimator), name)
+
+    return has
+
+
+class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
+    """Search for the best parameters of a segmenter or a Pipeline, with an Optuna study.
+
+    Trials are evaluated by cross-validation; hopeless ones are ended after a few epochs. With a
+    storage the study outlives the process: another `fit` with the same storage and name goes on
+    where it stopped, and so do the same call on other machines, at the same time.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A segmenter, or a Pipeline that ends in one.
+    space : dict of str to optuna distribution, callable or None, default=None
+        What to search: names of `set_params` with their distributions, or a function of a trial
+        that returns parameters. None is `default_space(estimator)`.
+    n_trials : int or None, default=20
+        Trials of the study in all, those of earlier fits and other workers included. None for
+        no end but `timeout`.
+    timeout : float or None, default=None
+        Seconds after which no further trial is begun; above 0.
+    cv : int, splitter or iterable of (train, test), default=3
+        An integer is the number of folds of a `SegmentationKFold`, at least 2.
+    scoring : None, str, callable, or a pair of them, default=None
+        What to make best. None is the estimator's `score`; a name is one of
+        `skmars.metrics.SegmentationScorer` or of scikit-learn. The second of a pair may be a cost,
+        "n_parameters" or "seconds_per_image": then the search has two aims, prunes nothing, and
+        finds the front of those trials that no other one beats in both.
+    storage : str, optuna storage or None, default=None
+        Where the study is kept: `journal:///path/to/study.log` for the processes of one machine,
+        `postgresql+psycopg://user@host/name` for many machines; None keeps it in memory, or with
+        several workers in a temporary journal.
+    study_name : str or None, default=None
+        Name within the storage. Needed to go on with a study.
+    sampler : {"tpe", "random"} or optuna sampler, default="tpe"
+        What chooses the parameters: the tree-structured Parzen estimator (Bergstra et al. 2011),
+        or chance.
+    pruner : {"hyperband", "median"}, optuna pruner or None, default="hyperband"
+        What ends hopeless trials: Hyperband (Li et al. 2018), or the median rule.
+    n_workers : int, default=1
+        Processes on this machine, which share its cores.
+    refit : bool, default=True
+        Whether to train the best parameters on all images.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the sampler and the folds. A study that is gone on with keeps the seed that it was
+        begun with. Training is seeded by the estimator's own `random_state`.
+    verbose : int, default=0
+        1 shows a bar with the best score so far and the number of pruned trials.
+
+    Attributes
+    ----------
+    best_params_ : dict
+        Parameters of the best trial, for `estimator.set_params`.
+    best_score_ : float
+        Its mean score over the folds.
+    best_index_ : int
+        Its row of `cv_results_`. With two aims, the best one by the first.
+    best_estimator_ : estimator
+        Trained on all images; only with `refit`.
+    refit_time_ : float
+        Seconds that took.
+    cv_results_ : dict of str to array
+        A row a trial, with the columns of `GridSearchCV` (for `pandas.DataFrame`), and
+        `trial_number`, `state` ("COMPLETE", "PRUNED" or "FAIL") and `error`.
+    pareto_front_ : ndarray of int
+        With two aims, the rows of `cv_results_` that no other one beats, best first by the first.
+    study_ : optuna.Study
+        For Optuna's own plots, and `skmars.inspection`. In a pickle, it is a copy in memory.
+    n_splits_ : int
+        Number of folds.
+    classes_ : ndarray of shape (n_classes,)
+        Labels that the best estimator can predict.
+    n_channels_in_ : int
+        Channels of the images that it was trained on.
+
+    References
+    ----------
+    James Bergstra, Remi Bardenet, Yoshua Bengio and Balazs Kegl, "Algorithms for hyper-parameter
+    optimization", NeurIPS 2011.
+
+    Lisha Li, Kevin Jamieson, Giulia DeSalvo, Afshin Rostamizadeh and Ameet Talwalkar,
+    "Hyperband: a novel bandit-based approach to hyperparameter optimization", JMLR 18, 2018.
+
+    Examples
+    --------
+    >>> from optuna.distributions import FloatDistribution
+    >>> from skmars import MarsSegmenter
+    >>> from skmars.datasets import make_terrain
+    >>> from skmars.tuning import SegmenterSearchCV
+    >>> X, y = make_terrain(24, class_frequencies=[1, 1, 1, 1, 0], random_state=0)
+    >>> search = SegmenterSearchCV(
+    ...     MarsSegmenter(depth=2, base_channels=4, max_epochs=1, random_state=0),
+    ...     {"learning_rate": FloatDistribution(1e-4, 1e-1, log=True)},
+    ...     n_trials=2, cv=2, random_state=0,
+    ... )
+    >>> search.fit(X, y).predict(X[:2]).shape
+    (2, 64, 128)
+    >>> sorted(search.best_params_)
+    ['learning_rate']
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [BaseEstimator],
+        "space": [dict, callable, None],
+        "n_trials": [Interval(Integral, 1, None, closed="left"), None],
+        "timeout": [Interval(Real, 0, None, closed="neither"), None],
+        "cv": ["cv_object"],
+        "scoring": [str, callable, list, tuple, None],
+        "storage": [str, optuna.storages.BaseStorage, None],
+        "study_name": [str, None],
+        "sampler": [StrOptions(set(SAMPLERS)), BaseSampler],
+        "pruner": [StrOptions(set(PRUNERS)), BasePruner, None],
+        "n_workers": [Interval(Integral, 1, None, closed="left")],
+        "refit": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        space=None,
+        *,
+        n_trials=20,
+        timeout=None,
+        cv=3,
+        scoring=None,
+        storage=None,
+        study_name=None,
+        sampler="tpe",
+        pruner="hyperband",
+        n_workers=1,
+        refit=True,
+        random_state=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.space = space
+        self.n_trials = n_trials
+        self.timeout = timeout
+        self.cv = cv
+        self.scoring = scoring
+        self.storage = storage
+        self.study_name = study_name
+        self.sampler = sampler
+        self.pruner = pruner
+        self.n_workers = n_workers
+        self.refit = refit
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X, y, *, groups=None, **fit_params):
+        """Search, and train the best parameters on all images.
+
+        Ctrl-C ends the search, and keeps what was found.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C)
+            Images.
+        y : array-like of shape (n, H, W)
+            Masks of integer labels.
+        groups : array-like of shape (n,), default=None
+            Images of one group stay in one fold; also given to a segmenter that takes groups.
+        **fit_params : dict
+            For the `fit` of the estimator, such as `segment__sample_weight`.
+
+        Returns
+        -------
+        self : SegmenterSearchCV
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter, the images or the masks are not as described, before any trial; or if
+            no trial was completed, with the error of the last one.
+        """
+        started = time.monotonic()
+        self._validate_params()
+        X, y, _ = check.check_training_data(X, y, None)
+        groups = check.check_groups(groups, len(X))
+        evaluation, spec = self._prepare(X, y, groups, fit_params)
+        study = spec.open(n_workers=self.n_workers)
+        deadline = None if self.timeout is None else started + self.timeout
+        with Progress(study, self.n_trials, shown=bool(self.verbose)) as progress:
+            if self.n_workers == 1:
+                search_here(study, evaluation, self.n_trials, deadline, progress)
+            else:
+                search_with_workers(
+                    study, spec, evaluation, self.n_trials, deadline, progress, self.n_workers
+                )
+        self._keep(study, evaluation)
+        if self.refit:
+            self._refit(X, y, evaluation.fit_params)
+        return self
+
+    def _prepare(self, X, y, groups, fit_params) -> tuple[Evaluation, StudySpec]:
+        """What is searched and how, with everything checked that can be."""
+        if self.n_trials is None and self.timeout is None:
+            raise ValueError("n_trials=None needs a timeout, or the search has no end")
+        aims = make_aims(self.scoring, self.estimator)
+        space = default_space(self.estimator) if self.space is None else self.space
+        _check_space(space, self.estimator)
+        rng = check.random_generator(self.random_state)
+        seed = int(rng.integers(2**31))
+        if isinstance(self.cv, Integral):
+            splitter = SegmentationKFold(int(self.cv), random_state=seed)
+        else:
+            splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
+        folds = list(splitter.split(X, y, groups))
+        if groups is not None:
+            fit_params = {**self._route_groups(groups), **fit_params}
+        storage = self.storage
+        if storage is None and self.n_workers > 1:
+            storage = temporary_journal(seed)
+        evaluation = Evaluation(
+            estimator=clone(self.estimator),
+            space=space,
+            X=X,
+            y=y,
+            folds=folds,
+            aims=aims,
+            prune=self.pruner is not None and len(aims) == 1,
+            fit_params=fit_params,
+        )
+        spec = StudySpec(
+            storage=storage,
+            name=self.study_name or f"skmars-{seed}",
+            directions=[aim.direction for aim in aims],
+            sampler=self.sampler,
+            pruner=self.pruner if len(aims) == 1 else None,
+            seed=seed,
+            data=fingerprint(X, y, folds),
+        )
+        return evaluation, spec
+
+    def _route_groups(self, groups) -> dict:
+        """Name under which the estimator's `fit` takes groups, if it does."""
+        *_, (prefix, last) = find_steps(self.estimator)
+        resamples = any(hasattr(step, "fit_resample") for _, step in find_steps(self.estimator))
+        takes_along = isinstance(self.estimator, SegmentationPipeline)
+        if not has_fit_parameter(last, "groups") or (resamples and not takes_along):
+            return {}
+        return {f"{prefix}__groups" if prefix else "groups": groups}
+
+    def _keep(self, study: optuna.Study, evaluation: Evaluation) -> None:
+        """Set the attributes that tell what was found."""
+        trials = finished_trials(study)
+        aims = evaluation.aims
+        self.study_ = study
+        self.n_splits_ = len(list(evaluation.folds))
+        self.cv_results_ = results_table(trials, evaluation.space, aims, self.n_splits_)
+        front = pareto_front(self.cv_results_, aims)
+        if not len(front):
+            errors = [error for error in self.cv_results_["error"] if error]
+            reason = f"; the last one failed with {errors[-1]}" if errors else ""
+            raise ValueError(f"none of {len(trials)} trials was completed{reason}")
+        if len(aims) > 1:
+            self.pareto_front_ = front
+        self.best_index_ = int(front[0])
+        self.best_params_ = self.cv_results_["params"][self.best_index_]
+        suffix = "score" if len(aims) == 1 else aims[0].name
+        self.best_score_ = float(self.cv_results_[f"mean_test_{suffix}"][self.best_index_])
+        self._scorer = aims[0].scorer
+
+    def _refit(self, X, y, fit_params) -> None:
+        started = time.perf_counter()
+        # A copy of the parameters: a search does not hand out what its results hold.
+        params = {name: clone(value, safe=False) for name, value in self.best_params_.items()}
+        self.best_estimator_ = clone(self.estimator).set_params(**params)
+        self.best_estimator_.fit(X, y, **fit_params)
+        self.refit_time_ = time.perf_counter() - started
+
+    @available_if(_best_has("predict"))
+    def predict(self, X):
+        """Label each pixel with the best estimator; see its `predict`."""
+        return self._best().predict(X)
+
+    @available_if(_best_has("predict_proba"))
+    def predict_proba(self, X):
+        """Probability of each class at each pixel; see the best estimator's `predict_proba`."""
+        return self._best().predict_proba(X)
+
+    def score(self, X, y) -> float:
+        """Score of the best estimator, by `scoring`, or the first aim of two."""
+        best = self._best()
+        return float(self._scorer(best, X, y))
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Labels that can be predicted."""
+        return self._best().classes_
+
+    @property
+    def n_channels_in_(self) -> int:
+        """Channels of the images seen in `fit`."""
+        return self._best().n_channels_in_
+
+    def _best(self):
+        check_is_fitted(self)
+        if not hasattr(self, "best_estimator_"):
+            raise AttributeError("refit=False has left no estimator to predict with")
+        return self.best_estimator_
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "cv_results_")
+
+    def __sklearn_tags__(self):
+        """Those of the estimator."""
+        tags = super().__sklearn_tags__()
+        inner = self.estimator.__sklearn_tags__()
+        tags.input_tags, tags.target_tags = inner.input_tags, inner.target_tags
+        return tags
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        if "study_" in state:
+            # A pickle cannot take a file or a database along.
+            state["study_"] = _copy_in_memory(state["study_"])
+        return state
+
+
+def _check_space(space: Space, estimator: BaseEstimator) -> None:
+    """Choose parameters once, so that a name that is wrong is told before any trial."""
+    with quiet_optuna():
+        trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
+    clone(estimator).set_params(**suggest_params(trial, space))
+
+
+def _copy_in_memory(study: optuna.Study) -> optuna.Study:
+    with quiet_optuna():
+        copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
+    for name, value in study.user_attrs.items():
+        copy.set_user_attr(name, value)
+    copy.add_trials(study.get_trials())
+    return copy

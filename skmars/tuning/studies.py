@@ -1,0 +1,148 @@
+"""Making and opening a study: its storage, its name, its seed, and what chooses its trials."""
+
+import atexit
+import contextlib
+import copy
+import functools
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from skmars.tuning.storages import StorageLike, exclusively, open_storage
+from skmars.tuning.trials import SeededSampler
+from skmars.tuning.worker import own_folder
+
+__all__ = ["PRUNERS", "SAMPLERS", "StudySpec", "fingerprint", "quiet_optuna", "temporary_journal"]
+
+
+def _make_tpe(seed: int) -> BaseSampler:
+    return TPESampler(seed=seed)
+
+
+def _make_random(seed: int) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": _make_tpe,
+    "random": _make_random,
+}
+PRUNERS: dict[str, Callable[[], BasePruner]] = {
+    "hyperband": lambda: HyperbandPruner(min_resource=1, reduction_factor=3),
+    "median": lambda: MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+    "none": NopPruner,
+}
+
+# Names of user attributes of a study.
+SEED, DATA = "seed", "data"
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from announcing each study that is made or opened."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """All that a worker needs to open a study, the first time or again."""
+
+    storage: StorageLike
+    name: str | None
+    directions: Sequence[Literal["minimize", "maximize"]]
+    sampler: str | BaseSampler
+    pruner: str | BasePruner | None
+    seed: int
+    data: str
+
+    def open(self, *, n_workers: int = 1) -> optuna.Study:
+        """Make the study, or go on with the one of this name.
+
+        Raises
+        ------
+        ValueError
+            If there is one of this name for other data or other aims.
+        """
+        storage = open_storage(self.storage, n_workers=n_workers)
+        pruner = self.pruner
+        if pruner is None or isinstance(pruner, str):
+            pruner = PRUNERS[pruner or "none"]()
+
+        def make(confirm: Callable[[], None]) -> optuna.Study:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=self.name,
+                directions=self.directions,
+                pruner=pruner,
+                load_if_exists=True,
+            )
+            if SEED not in study.user_attrs:
+                study.set_user_attr(DATA, self.data)
+                study.set_user_attr(SEED, self.seed)
+            return study
+
+        with quiet_optuna():
+            study = exclusively(storage, make)
+        _check_same(study, self)
+        if isinstance(self.sampler, str):
+            study.sampler = SeededSampler(SAMPLERS[self.sampler], study.user_attrs[SEED])
+        else:
+            study.sampler = copy.deepcopy(self.sampler)
+            if n_workers > 1 or study.get_trials(deepcopy=False):
+                # Or it would choose again what it has chosen in another process.
+                study.sampler.reseed_rng()
+        return study
+
+
+def _check_same(study: optuna.Study, spec: StudySpec) -> None:
+    directions = [direction.name.lower() for direction in study.directions]
+    if directions != list(spec.directions):
+        raise ValueError(
+            f"the study {study.study_name!r} has other aims, with directions {directions}: "
+            "give another study_name"
+        )
+    if study.user_attrs.get(DATA) != spec.data:
+        raise ValueError(
+            f"the study {study.study_name!r} was made with other images, masks or folds, so that "
+            "its scores cannot be compared: give another study_name"
+        )
+
+
+def fingerprint(X: np.ndarray, y: np.ndarray, folds) -> str:
+    """A few letters that differ for other images, masks or folds."""
+    code = zlib.crc32(repr((X.shape, X.dtype.str)).encode())
+    # Some images tell two data sets apart; all masks are small enough to be looked at.
+    for image in X[:: max(len(X) // 50, 1)]:
+        code = zlib.crc32(np.ascontiguousarray(image).tobytes(), code)
+    for mask in y:
+        code = zlib.crc32(np.ascontiguousarray(mask).tobytes(), code)
+    for train, test in folds:
+        code = zlib.crc32(np.asarray(test, dtype=np.int64).tobytes(), code)
+        code = zlib.crc32(np.int64(len(train)).tobytes(), code)
+    return f"{code:08x}"
+
+
+@functools.cache
+def _folder() -> Path:
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(own_folder())
+
+
+def temporary_journal(seed: int) -> str:
+    """URL of a journal that lives as long as this process, for workers without a storage."""
+    return f"journal://{quote(str(_folder()))}/{seed}-{os.urandom(4).hex()}.log"

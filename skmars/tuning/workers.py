@@ -1,0 +1,156 @@
+"""The search in this process, or in several that share the machine."""
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import optuna
+
+from skmars.tuning.evaluation import Evaluation
+from skmars.tuning.progress import Progress
+from skmars.tuning.studies import StudySpec
+from skmars.tuning.trials import mend, work
+from skmars.tuning.worker import hand_over, start_worker
+
+__all__ = ["search_here", "search_with_workers"]
+
+# So many workers that end by themselves are replaced, while no trial comes to an end.
+MAX_REPLACEMENTS = 10
+POLL_SECONDS = 0.2
+SECONDS_TO_STOP = 20.0
+
+_logger = logging.getLogger("skmars")
+
+
+def search_here(
+    study: optuna.Study,
+    evaluation: Evaluation,
+    n_trials: int | None,
+    deadline: float | None,
+    progress: Progress,
+) -> None:
+    """Evaluate trials in this process, until there are enough or Ctrl-C is pressed."""
+
+    def evaluate(trial: optuna.Trial):
+        progress.update()
+        return evaluation(trial)
+
+    with _interruptible() as interrupted:
+        try:
+            work(
+                study,
+                evaluate,
+                n_trials=n_trials,
+                deadline=deadline,
+                is_stopped=interrupted.is_set,
+            )
+        except KeyboardInterrupt:
+            if not interrupted.is_set():
+                raise
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Note Ctrl-C, as well as raising KeyboardInterrupt: training may take that for its end."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread hears signals.
+        yield interrupted
+        return
+
+    def note(number, frame):
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
+def search_with_workers(
+    study: optuna.Study,
+    spec: StudySpec,
+    evaluation: Evaluation,
+    n_trials: int | None,
+    deadline: float | None,
+    progress: Progress,
+    n_workers: int,
+) -> None:
+    """Let processes evaluate trials, and put new ones in the place of those that die.
+
+    Each worker gets its share of the cores.
+    """
+    open_study = partial(spec.open, n_workers=n_workers)
+    job = {"open_study": open_study, "n_trials": n_trials, "deadline": deadline}
+    with hand_over(evaluation, **job) as folder:
+        workers: list[subprocess.Popen] = []
+        start = partial(start_worker, folder, max(1, _n_cores() // n_workers))
+        try:
+            while len(workers) < n_workers:
+                workers.append(start())
+            _attend(workers, study, start, progress)
+        except KeyboardInterrupt:
+            # The search ends, with what was found.
+            pass
+        finally:
+            _stop(workers)
+
+
+def _n_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _attend(
+    workers: list[subprocess.Popen],
+    study: optuna.Study,
+    start: Callable[[], subprocess.Popen],
+    progress: Progress,
+) -> None:
+    """Wait for the end of all workers, and replace those that have not come to it."""
+    n_replaced, n_finished = 0, 0
+    while workers:
+        time.sleep(POLL_SECONDS)
+        progress.update()
+        died = [worker for worker in workers if worker.poll() not in (None, 0)]
+        workers[:] = [worker for worker in workers if worker.poll() is None]
+        if not died:
+            continue
+        n_before, n_finished = n_finished, _count_finished(study)
+        if n_finished > n_before:
+            n_replaced = 0
+        mend(study, {})
+        for worker in died:
+            _logger.warning("a worker ended with status %s", worker.returncode)
+            if n_replaced < MAX_REPLACEMENTS:
+                n_replaced += 1
+                workers.append(start())
+            else:
+                _logger.error("workers end before they finish a trial: no more are started")
+
+
+def _count_finished(study: optuna.Study) -> int:
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+def _stop(workers: list[subprocess.Popen]) -> None:
+    """Ask workers to give up their trials, and end those that do not."""
+    try:
+        for worker in workers:
+            worker.terminate()
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()

@@ -1,0 +1,341 @@
+import pickle
+import warnings
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import Pipeline
+
+from skmars import MarsSegmenter, make_pipeline
+from skmars.metrics import mean_iou_score
+from skmars.model_selection import SegmentationKFold
+from skmars.tuning import SegmenterSearchCV
+
+
+class Guess(BaseEstimator):
+    """Says 1 where an image exceeds a level; the best level is 100. Remembers its fits."""
+
+    fits: list = []
+
+    def __init__(self, level=0.0, trouble=None, size=1):
+        self.level = level
+        self.trouble = trouble
+        self.size = size
+
+    def fit(self, X, y, sample_weight=None, groups=None):
+        Guess.fits.append({"level": self.level, "n": len(X), "groups": groups})
+        if self.trouble == "raise":
+            raise FloatingPointError("has diverged")
+        if self.trouble == "interrupt":
+            raise KeyboardInterrupt
+        self.classes_ = np.unique(y)
+        self.n_parameters_ = self.size
+        return self
+
+    def predict(self, X):
+        return np.greater(X, self.level).astype(int)
+
+    def score(self, X, y):
+        return float("nan") if self.trouble == "nan" else mean_iou_score(y, self.predict(X))
+
+
+SPACE = {"level": FloatDistribution(0.0, 200.0)}
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    Guess.fits.clear()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture
+def steps():
+    """Images of noise, and masks of what exceeds 100."""
+    X = np.random.default_rng(0).integers(0, 200, (12, 8, 9), dtype=np.uint8)
+    return X, (X > 100).astype(int)
+
+
+def search(space=SPACE, estimator=None, **params):
+    params = {"n_trials": 8, "cv": 2, "random_state": 0, "pruner": None, **params}
+    return SegmenterSearchCV(Guess() if estimator is None else estimator, space, **params)
+
+
+def levels(fitted):
+    return [trial.params["level"] for trial in fitted.study_.trials]
+
+
+def test_finds_what_is_best_and_trains_it_on_everything(steps):
+    X, y = steps
+    fitted = search(n_trials=30).fit(X, y)
+    assert fitted.best_params_["level"] == pytest.approx(100, abs=8)
+    assert fitted.best_score_ == max(fitted.cv_results_["mean_test_score"])
+    assert fitted.best_estimator_.level == fitted.best_params_["level"]
+    assert Guess.fits[-1]["n"] == len(X)
+    np.testing.assert_array_equal(fitted.predict(X), fitted.best_estimator_.predict(X))
+    assert fitted.score(X, y) == fitted.best_estimator_.score(X, y)
+    assert fitted.classes_.tolist() == [0, 1]
+    assert fitted.estimator.level == 0.0
+
+
+def test_scores_are_those_of_a_grid_search(steps):
+    X, y = steps
+    grid = [20.0, 90.0, 150.0]
+    fitted = search({"level": CategoricalDistribution(grid)}, n_trials=20).fit(X, y)
+    folds = SegmentationKFold(2, random_state=int(np.random.default_rng(0).integers(2**31)))
+    reference = GridSearchCV(Guess(), {"level": grid}, cv=folds).fit(X, y).cv_results_
+    expected = dict(zip(grid, reference["mean_test_score"], strict=True))
+    table = pd.DataFrame(fitted.cv_results_)
+    assert set(reference) - {"param_level"} <= set(table.columns)
+    assert set(table["param_level"]) == set(grid)
+    for _, row in table.iterrows():
+        assert row["mean_test_score"] == pytest.approx(expected[row["param_level"]])
+    assert table["rank_test_score"].min() == 1
+
+
+def test_one_seed_one_search(steps):
+    runs = [levels(search(random_state=seed).fit(*steps)) for seed in (0, 0, 1)]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+def test_resumed_search_is_the_one_without_a_break(steps, tmp_path):
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    first = search(**stored, n_trials=13).fit(*steps)
+    assert len(first.study_.trials) == 13
+    Guess.fits.clear()
+    resumed = search(**stored, n_trials=20).fit(*steps)
+    assert len(Guess.fits) == 2 * 7 + 1
+    assert levels(resumed) == levels(search(n_trials=20).fit(*steps))
+    Guess.fits.clear()
+    again = search(**stored, n_trials=20).fit(*steps)
+    assert len(Guess.fits) == 1
+    assert again.best_params_ == resumed.best_params_
+
+
+def test_study_keeps_the_seed_that_it_was_begun_with(steps, tmp_path):
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    folds = KFold(2)
+    search(**stored, n_trials=4, cv=folds).fit(*steps)
+    resumed = search(**stored, n_trials=8, cv=folds, random_state=5).fit(*steps)
+    assert levels(resumed) == levels(search(cv=folds).fit(*steps))
+
+
+@pytest.mark.parametrize("other", ["images", "masks", "folds", "aims"])
+def test_study_of_something_else_is_refused(steps, tmp_path, other):
+    X, y = steps
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    search(**stored).fit(X, y)
+    changed = {
+        "images": lambda: search(**stored).fit(255 - X, y),
+        "masks": lambda: search(**stored).fit(X, 1 - y),
+        "folds": lambda: search(**stored, cv=3).fit(X, y),
+        "aims": lambda: search(**stored, scoring=("mean_iou", "n_parameters")).fit(X, y),
+    }
+    with pytest.raises(ValueError, match="give another study_name"):
+        changed[other]()
+
+
+def test_broken_trials_are_recorded_and_the_search_goes_on(steps):
+    space = {**SPACE, "trouble": CategoricalDistribution([None, "raise", "nan"])}
+    fitted = search(space, n_trials=15).fit(*steps)
+    table = pd.DataFrame(fitted.cv_results_)
+    assert set(table["state"]) == {"COMPLETE", "FAIL"}
+    for _, row in table.iterrows():
+        assert (row["state"] == "COMPLETE") == pd.isna(row["param_trouble"])
+        assert np.isnan(row["mean_test_score"]) == (row["state"] == "FAIL")
+    errors = set(table["error"])
+    assert "FloatingPointError: has diverged" in errors
+    assert any("not finite" in error for error in errors)
+    assert fitted.best_params_["trouble"] is None
+
+
+def test_nothing_but_broken_trials_is_an_error(steps):
+    with pytest.raises(ValueError, match=r"none of 3 trials .* has diverged"):
+        search(estimator=Guess(trouble="raise"), n_trials=3).fit(*steps)
+
+
+def test_ctrl_c_ends_the_search_and_keeps_what_was_found(steps, tmp_path):
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+
+    def space(trial):
+        level = trial.suggest_float("level", 0, 200)
+        return {"level": level, "trouble": "interrupt" if trial.number == 3 else None}
+
+    import signal
+
+    class Pressed(Guess):
+        def fit(self, X, y):
+            if self.trouble == "interrupt":
+                signal.raise_signal(signal.SIGINT)
+            return super().fit(X, y)
+
+    fitted = search(space, Pressed(), **stored, cv=KFold(2)).fit(*steps)
+    assert list(fitted.cv_results_["trial_number"]) == [0, 1, 2]
+    assert fitted.best_estimator_.predict(steps[0]).shape == steps[1].shape
+    # What was interrupted is done first when the search goes on.
+    resumed = search(space, **stored, cv=KFold(2)).fit(*steps)
+    assert len(resumed.cv_results_["trial_number"]) == 8
+    assert resumed.study_.trials[4].params == fitted.study_.trials[3].params
+
+
+def test_own_interrupts_are_not_swallowed(steps):
+    with pytest.raises(KeyboardInterrupt):
+        search(estimator=Guess(trouble="interrupt")).fit(*steps)
+
+
+def test_timeout_begins_no_further_trial(steps):
+    fitted = search(n_trials=None, timeout=0.5).fit(*steps)
+    assert 1 <= len(fitted.study_.trials) < 2000
+
+
+def test_two_aims(steps):
+    space = {**SPACE, "size": CategoricalDistribution([1, 10, 100])}
+    fitted = search(space, scoring=("mean_iou", "n_parameters"), n_trials=25).fit(*steps)
+    results = fitted.cv_results_
+    values = np.stack([results["mean_test_mean_iou"], -results["mean_test_n_parameters"]], axis=1)
+    by_hand = [
+        row
+        for row in range(25)
+        if not any((v >= values[row]).all() and (v > values[row]).any() for v in values)
+    ]
+    assert sorted(fitted.pareto_front_) == by_hand
+    assert fitted.best_index_ == fitted.pareto_front_[0]
+    assert fitted.best_score_ == results["mean_test_mean_iou"].max()
+    assert {row.number for row in fitted.study_.best_trials} == set(by_hand)
+    assert fitted.score(*steps) == pytest.approx(
+        mean_iou_score(steps[1], fitted.predict(steps[0]))
+    )
+
+
+def test_time_as_an_aim(steps):
+    fitted = search(scoring=["mean_iou", "seconds_per_image"], n_trials=3).fit(*steps)
+    assert (fitted.cv_results_["mean_test_seconds_per_image"] > 0).all()
+
+
+@pytest.mark.parametrize("scoring", [None, "mean_iou", "boundary_f1", "pixel_accuracy", "iou_1"])
+def test_scoring_by_name(steps, scoring):
+    fitted = search(scoring=scoring, n_trials=3).fit(*steps)
+    assert 0 <= fitted.best_score_ <= 1
+
+
+def test_groups_stay_in_one_fold_and_reach_the_segmenter(steps):
+    X, y = steps
+    groups = np.arange(12) // 3
+    search(n_trials=1).fit(X, y, groups=groups)
+    assert [np.unique(fit["groups"]).tolist() for fit in Guess.fits[:2]] in (
+        [[a, b], [c, d]]
+        for a, b, c, d in np.array(
+            [[0, 1, 2, 3], [2, 3, 0, 1], [0, 2, 1, 3], [1, 3, 0, 2], [0, 3, 1, 2], [1, 2, 0, 3]]
+        ).tolist()
+    )
+    Guess.fits.clear()
+    space = {"segment__level": SPACE["level"]}
+    search(space, Pipeline([("segment", Guess())]), n_trials=1).fit(X, y, groups=groups)
+    assert all(fit["groups"] is not None for fit in Guess.fits)
+
+
+def test_progress_tells_the_best_and_the_failed(steps, capsys):
+    space = {**SPACE, "trouble": CategoricalDistribution([None, "raise"])}
+    fitted = search(space, n_trials=6, verbose=1).fit(*steps)
+    text = capsys.readouterr().err
+    failed = list(fitted.cv_results_["state"]).count("FAIL")
+    assert f"best {fitted.best_score_:.4f}, 0 pruned, {failed} failed" in text
+    assert "6/6" in text
+    search(n_trials=2).fit(*steps)
+    assert capsys.readouterr().err == ""
+
+
+def test_pickles_and_clones(steps, tmp_path):
+    storage = f"journal://{tmp_path}/study.log"
+    fitted = search(storage=storage, study_name="levels").fit(*steps)
+    values = [trial.values for trial in fitted.study_.trials]
+    pickled = pickle.dumps(fitted)
+    (tmp_path / "study.log").unlink()
+    copy = pickle.loads(pickled)
+    assert copy.best_params_ == fitted.best_params_
+    assert [trial.values for trial in copy.study_.trials] == values
+    np.testing.assert_array_equal(copy.predict(steps[0]), fitted.predict(steps[0]))
+    fresh = clone(fitted)
+    assert not hasattr(fresh, "cv_results_")
+    assert fresh.get_params()["estimator__level"] == 0.0
+
+
+def test_without_refit_there_is_nothing_to_predict_with(steps):
+    fitted = search(refit=False, n_trials=2).fit(*steps)
+    assert fitted.best_params_
+    with pytest.raises(AttributeError, match="refit"):
+        fitted.predict(steps[0])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n_trials": 0}, "n_trials"),
+        ({"n_trials": None}, "no end"),
+        ({"timeout": -1}, "timeout"),
+        ({"scoring": "beauty"}, "beauty"),
+        ({"scoring": ("mean_iou", "iou_1", "n_parameters")}, "one aim or two"),
+        ({"scoring": ("n_parameters", "mean_iou")}, "first aim"),
+        ({"scoring": ("mean_iou", "mean_iou")}, "twice"),
+        ({"sampler": "luck"}, "sampler"),
+        ({"pruner": "shears"}, "pruner"),
+        ({"n_workers": 0}, "n_workers"),
+        ({"storage": "study.log"}, "journal:///"),
+        ({"storage": "journal://study.log"}, "three slashes"),
+        ({"storage": "journal:///no/such/folder/study.log"}, "no folder"),
+        ({"cv": 13}, "13"),
+        ({"space": {"depth": 3}}, None),
+    ],
+)
+def test_bad_parameters(steps, params, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        search(**params).fit(*steps)
+
+
+def test_unknown_parameter_in_the_space_is_told_at_once(steps):
+    with pytest.raises(ValueError, match="deepness"):
+        search({"deepness": FloatDistribution(0, 1)}, n_trials=3).fit(*steps)
+    assert not Guess.fits
+
+
+def test_pruned_trials_of_a_segmenter(terrain, fast):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    space = {"learning_rate": CategoricalDistribution([1e-2, 1e-9])}
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 3, "n_threads": 1})
+    fitted = search(space, segmenter, n_trials=10, pruner="median").fit(X, y)
+    states = list(fitted.cv_results_["state"])
+    assert "PRUNED" in states
+    pruned = states.index("PRUNED")
+    assert np.isnan(fitted.cv_results_["mean_test_score"][pruned])
+    assert len(fitted.study_.trials[pruned].intermediate_values) < 6
+    assert fitted.best_estimator_.callbacks is None
+
+
+def test_second_phase_does_not_move_the_steps_of_later_folds(terrain, fast):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    settings = {**fast, "max_epochs": 2, "fine_tune_epochs": 1, "n_threads": 1}
+    segmenter = MarsSegmenter(**settings, early_stopping=False)
+    space = {"freeze": CategoricalDistribution([None, "encoder"])}
+    fitted = search(space, segmenter, n_trials=6, pruner=optuna.pruners.NopPruner()).fit(X, y)
+    steps = {row.params["freeze"]: list(row.intermediate_values) for row in fitted.study_.trials}
+    assert steps == {None: [0, 1, 3, 4], "encoder": [0, 1, 2, 3, 4, 5]}
+
+
+def test_without_epochs_to_watch_trials_are_pruned_between_folds(steps):
+    fitted = search(n_trials=20, cv=4, pruner="median").fit(*steps)
+    assert "PRUNED" in fitted.cv_results_["state"]
+    assert len(Guess.fits) < 20 * 4 + 1
+
+
+def test_default_space_over_a_pipeline(terrain, fast):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1, "n_threads": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", optuna.exceptions.ExperimentalWarning)
+        fitted = search(None, make_pipeline(segment=segmenter), n_trials=3).fit(X, y)
+    assert "segment__depth" in fitted.best_params_
+    assert fitted.predict(X).shape == y.shape
