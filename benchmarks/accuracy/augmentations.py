@@ -1,6 +1,6 @@
 """Augmentations alone and combined, at one budget of epochs.
 
-    python benchmarks/accuracy/augmentations.py DATA.npz [--seeds 3] [--epochs 8]
+    python benchmarks/accuracy/augmentations.py DATA.npz [--seeds 3] [--epochs 8] [--only NAME ...]
     python benchmarks/accuracy/augmentations.py --table
 
 Runs go to `results/augmentations.jsonl`; those that are there are not repeated.
@@ -46,11 +46,13 @@ def main() -> None:
     parser.add_argument("data", nargs="?", metavar="DATA.npz")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--only", nargs="+", choices=CONFIGURATIONS, metavar="CONFIGURATION")
     parser.add_argument("--table", action="store_true", help="only print what has been run")
     args = parser.parse_args()
     if not args.table and args.data is None:
         parser.error("give the npz file with the images, or --table")
-    for name, seed in () if args.table else missing_runs(RECORD, CONFIGURATIONS, args.seeds):
+    wanted = args.only or CONFIGURATIONS
+    for name, seed in () if args.table else missing_runs(RECORD, wanted, args.seeds):
         parts = CONFIGURATIONS[name]
         augmentation = None if parts is None else Augmenter(**parts)
         params = {**SETTINGS, "max_epochs": args.epochs, "augmentation": augmentation}

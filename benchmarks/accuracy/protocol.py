@@ -9,7 +9,7 @@ on where it was, and its table can be made at any time.
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,7 @@ def read_runs(record: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
 
 
-def missing_runs(
-    record: Path, names: Mapping[str, Any], n_seeds: int
-) -> Iterator[tuple[str, int]]:
+def missing_runs(record: Path, names: Collection[str], n_seeds: int) -> Iterator[tuple[str, int]]:
     """Configurations and seeds that are not in a record yet, one seed after another."""
     done = {(run["configuration"], run["seed"]) for run in read_runs(record)}
     for seed in range(n_seeds):
