@@ -17,8 +17,8 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
+from skmars.tuning.sampling import SeededSampler
 from skmars.tuning.storages import StorageLike, exclusively, open_storage
-from skmars.tuning.trials import SeededSampler
 from skmars.tuning.worker import own_folder
 
 __all__ = ["PRUNERS", "SAMPLERS", "StudySpec", "fingerprint", "quiet_optuna", "temporary_journal"]

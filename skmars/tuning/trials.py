@@ -12,16 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from skmars.tuning.storages import PatientStorage, StorageGone, exclusively
 
-__all__ = ["SeededSampler", "count_trials", "is_to_be_repeated", "mend", "work"]
+__all__ = ["count_trials", "is_to_be_repeated", "mend", "work"]
 
 # Seconds between signs of life, and after how many without one a trial is given up.
 HEARTBEAT = 15.0
@@ -37,61 +35,6 @@ ATTEMPT, REPEATS, RETRY, TICKET = "attempt", "repeats", "retry", "ticket"
 # Signatures of the trials that this process is working on.
 _running: set[str] = set()
 _logger = logging.getLogger("skmars")
-
-
-class SeededSampler(BaseSampler):
-    """A sampler whose random numbers depend on the study's seed and the trial's number only.
-
-    A sampler's state is not kept with the study. Made anew for each trial, it chooses the same
-    whether the study went on without a break or was resumed, and differs between workers.
-
-    Parameters
-    ----------
-    make : callable
-        Takes a seed and returns an Optuna sampler.
-    seed : int
-        Of the study.
-    """
-
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int):
-        self.make = make
-        self.seed = seed
-        self._thread = threading.local()
-
-    @property
-    def sampler(self) -> BaseSampler:
-        """The sampler of the present trial."""
-        if not hasattr(self._thread, "sampler"):
-            self._thread.sampler = self.make(self.seed)
-        return self._thread.sampler
-
-    def before_trial(self, study, trial):
-        """Make the sampler of this trial."""
-        entropy = np.random.SeedSequence([self.seed, trial.number])
-        self._thread.sampler = self.make(int(entropy.generate_state(1)[0]))
-        self.sampler.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study, trial):
-        """As the sampler within."""
-        return self.sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(self, study, trial, search_space):
-        """As the sampler within."""
-        return self.sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(self, study, trial, param_name, param_distribution):
-        """As the sampler within."""
-        return self.sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study, trial, state, values):
-        """As the sampler within."""
-        self.sampler.after_trial(study, trial, state, values)
-
-    def __getstate__(self):
-        return {"make": self.make, "seed": self.seed}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state, _thread=threading.local())
 
 
 def work(
