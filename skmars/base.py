@@ -70,14 +70,20 @@ class BaseSegmenter(ImageInputMixin, BaseEstimator):
             sample_weight=sample_weight,
         )
 
-    def _for_each_size(self, X, function: Callable[[np.ndarray], np.ndarray]):
-        """Apply a function of image arrays to X; to a list of images, one size after another."""
+    def _checked(self, X) -> np.ndarray | list[np.ndarray]:
+        """Images as an array, or as a list of arrays if that is what they came as."""
         if not check.is_image_list(X):
-            return function(check.check_images(X, n_channels=self.n_channels_in_))
-        images = [
+            return check.check_images(X, n_channels=self.n_channels_in_)
+        return [
             check.check_images(np.asarray(image)[None], n_channels=self.n_channels_in_)[0]
             for image in X
         ]
+
+    def _for_each_size(self, X, function: Callable[[np.ndarray], np.ndarray]):
+        """Apply a function of image arrays to X; to a list of images, one size after another."""
+        images = self._checked(X)
+        if isinstance(images, np.ndarray):
+            return function(images)
         places: dict[tuple, list[int]] = {}
         for place, image in enumerate(images):
             places.setdefault((image.shape, image.dtype), []).append(place)

@@ -10,6 +10,7 @@ from skmars.augmentation import Augmenter
 from skmars.losses import make_loss
 from skmars.nn import BLOCKS, FREEZABLE, SKIPS
 from skmars.schedules import SCHEDULERS, make_schedule
+from skmars.windows import check_window
 
 __all__ = ["ARCHITECTURE", "CONSTRAINTS", "check_together"]
 
@@ -54,6 +55,8 @@ CONSTRAINTS: dict[str, list] = {
     "fine_tune_epochs": [Interval(Integral, 1, None, closed="left")],
     "fine_tune_learning_rate": [Interval(Real, 0, None, closed="neither")],
     "tta": ["boolean"],
+    "window": [tuple, list, None],
+    "overlap": [Interval(Real, 0, 1, closed="left")],
     "device": [str],
     "precision": [StrOptions({"auto", "float32", "bfloat16"})],
     "compile": ["boolean", StrOptions({"auto"})],
@@ -78,14 +81,15 @@ def check_together(params: Mapping[str, Any], *, weighted: bool) -> None:
     Raises
     ------
     ValueError
-        If dilation rates, loss, schedule or augmentation do not exist with their parameters, or
-        the loss cannot take weights that it is asked to.
+        If dilation rates, windows, loss, schedule or augmentation do not exist with their
+        parameters, or the loss cannot take weights that it is asked to.
     """
     rates = tuple(params["dilation_rates"])
     if not rates or not all(isinstance(rate, Integral) and int(rate) >= 1 for rate in rates):
         raise ValueError(
             f"dilation_rates must hold at least one integer, each at least 1; got {rates}"
         )
+    check_window(params["window"], params["overlap"], 2 ** params["depth"])
     make_schedule(params["scheduler"], params["scheduler_params"])
     if params["augmentation"] is not None:
         params["augmentation"]._check_parameters()

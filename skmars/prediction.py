@@ -1,6 +1,7 @@
 """From images to labels or probabilities, a batch at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -8,91 +9,179 @@ from torch import Tensor
 
 from skmars.batches import channels_first
 from skmars.training import SegmentationNet
+from skmars.windows import Windows, blend, check_window
 
-__all__ = ["predict_labels", "predict_probabilities"]
+__all__ = [
+    "Settings",
+    "coarsest_grid",
+    "most_probable",
+    "predict_labels",
+    "predict_probabilities",
+    "window_predictor",
+]
 
 # Axes of (n, H, W) for the four flips of an image.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
 
+EVERYWHERE = (slice(None), slice(None))
+
+
+class Settings(NamedTuple):
+    """How images are predicted."""
+
+    batch_size: int
+    """Images or windows at once."""
+    tta: bool
+    """Whether to take the mean over an image's flips."""
+    window: Sequence[int] | None
+    """Height and width of the windows, or None for whole images."""
+    overlap: float
+    """Share of a window's sides that it has in common with the next."""
+
 
 def predict_labels(
     net: SegmentationNet,
-    X: np.ndarray,
+    images: np.ndarray | list[np.ndarray],
     classes: np.ndarray,
-    batch_size: int,
-    *,
-    tta: bool = False,
-) -> np.ndarray:
+    settings: Settings,
+) -> Any:
     """Label each pixel with its most probable class.
 
     Parameters
     ----------
     net : SegmentationNet
         Trained.
-    X : ndarray of shape (n, H, W) or (n, H, W, C)
+    images : ndarray of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
         Images.
     classes : ndarray of shape (n_classes,)
         Labels.
-    batch_size : int
-        Images at once.
-    tta : bool, default=False
-        Take the mean over the image's flips.
+    settings : Settings
+        How to predict.
 
     Returns
     -------
-    labels : ndarray of shape (n, H, W)
+    labels : ndarray of shape (n, H, W), or list of (H, W) arrays
         Of the dtype of `classes`.
+
+    Raises
+    ------
+    ValueError
+        If window or overlap are not as described in `skmars.windows.check_window`.
     """
-    labels = np.empty(X.shape[:3], dtype=classes.dtype)
-    for rows, outputs in _outputs(net, X, batch_size, tta):
-        labels[rows] = classes[outputs.argmax(dim=1).cpu().numpy()]
+    labels = _allocate(images, (), classes.dtype)
+    for places, region, scores in _scores(net, images, settings):
+        for place, mask in zip(places, most_probable(scores, classes), strict=True):
+            labels[place][region] = mask
     return labels
 
 
 def predict_probabilities(
-    net: SegmentationNet, X: np.ndarray, batch_size: int, *, tta: bool = False
-) -> np.ndarray:
+    net: SegmentationNet, images: np.ndarray | list[np.ndarray], settings: Settings
+) -> Any:
     """Probability of each class at each pixel.
 
     Parameters
     ----------
     net : SegmentationNet
         Trained.
-    X : ndarray of shape (n, H, W) or (n, H, W, C)
+    images : ndarray of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
         Images.
-    batch_size : int
-        Images at once.
-    tta : bool, default=False
-        Take the mean over the image's flips.
+    settings : Settings
+        How to predict.
 
     Returns
     -------
-    probabilities : ndarray of shape (n, n_classes, H, W) of float32
-        They sum to 1 over the classes.
+    probabilities : ndarray of shape (n, n_classes, H, W), or list of (n_classes, H, W) arrays
+        float32; they sum to 1 over the classes.
+
+    Raises
+    ------
+    ValueError
+        If window or overlap are not as described in `skmars.windows.check_window`.
     """
-    n, height, width = X.shape[:3]
     n_classes = net.module_.head.out_channels
-    probabilities = np.empty((n, n_classes, height, width), dtype=np.float32)
-    for rows, outputs in _outputs(net, X, batch_size, tta):
-        batch = outputs if tta else outputs.softmax(dim=1)
-        probabilities[rows] = batch.cpu().numpy()
+    probabilities = _allocate(images, (n_classes,), np.dtype(np.float32))
+    for places, region, scores in _scores(net, images, settings, normalised=True):
+        for place, p in zip(places, scores.cpu().numpy(), strict=True):
+            probabilities[place][(slice(None), *region)] = p
     return probabilities
 
 
-def _outputs(
-    net: SegmentationNet, X: np.ndarray, batch_size: int, tta: bool
-) -> Iterator[tuple[slice, Tensor]]:
-    """Logits of each batch, or mean probabilities over the flips."""
+def most_probable(scores: Tensor, classes: np.ndarray) -> np.ndarray:
+    """Labels `(n, H, W)` of logits or probabilities `(n, n_classes, H, W)`."""
+    # Many times faster where a pixel's scores lie side by side, even if they have to be moved.
+    scores = scores.contiguous(memory_format=torch.channels_last)
+    return classes[scores.argmax(dim=1).cpu().numpy()]
+
+
+def coarsest_grid(net: SegmentationNet) -> int:
+    """Pixels that one place of the net's bottleneck stands for, along either axis."""
+    return 2 ** len(net.module_.encoder)
+
+
+def window_predictor(net: SegmentationNet, tta: bool) -> Callable[[np.ndarray], Tensor]:
+    """The function of images `(n, h, w)` or `(n, h, w, C)` that gives their probabilities."""
+
+    def predict(images: np.ndarray) -> Tensor:
+        outputs = _outputs(net, images, tta)
+        return outputs if tta else outputs.softmax(dim=1)
+
     net.module_.eval()
+    return predict
+
+
+def _allocate(images: np.ndarray | list[np.ndarray], leading: tuple[int, ...], dtype: np.dtype):
+    if isinstance(images, np.ndarray):
+        return np.empty((len(images), *leading, *images.shape[1:3]), dtype)
+    return [np.empty((*leading, *image.shape[:2]), dtype) for image in images]
+
+
+def _scores(
+    net: SegmentationNet,
+    images: np.ndarray | list[np.ndarray],
+    settings: Settings,
+    *,
+    normalised: bool = False,
+) -> Iterator[tuple[Sequence[int], tuple[slice, slice], Tensor]]:
+    """Places of some images, a region of them, and its logits or probabilities, until all are."""
+    window, grid = settings.window, coarsest_grid(net)
+    check_window(window, settings.overlap, grid)
+    whole: dict[tuple, list[int]] = {}
+    larger: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        size = image.shape[:2]
+        if window is None or (size[0] <= window[0] and size[1] <= window[1]):
+            whole.setdefault((image.shape, image.dtype), []).append(place)
+        else:
+            larger.setdefault(size, []).append(place)
+    predict = window_predictor(net, settings.tta)
+    for places in whole.values():
+        for start in range(0, len(places), settings.batch_size):
+            batch = places[start : start + settings.batch_size]
+            stacked = np.stack([images[place] for place in batch])
+            # The highest logit is the highest probability, and cheaper.
+            outputs = predict(stacked) if normalised else _outputs(net, stacked, settings.tta)
+            yield batch, EVERYWHERE, outputs
+    if window is None:
+        return
+    order = [place for places in larger.values() for place in places]
+    covers = {size: Windows(size, window, settings.overlap, grid) for size in larger}
+    for block in blend(
+        [images[place] for place in order],
+        [covers[images[place].shape[:2]] for place in order],
+        predict,
+        settings.batch_size,
+    ):
+        yield [order[block.image]], (block.rows, block.columns), block.probabilities[None]
+
+
+def _outputs(net: SegmentationNet, images: np.ndarray, tta: bool) -> Tensor:
+    """Logits of images, or mean probabilities over their flips."""
     with torch.inference_mode():
-        for start in range(0, len(X), batch_size):
-            rows = slice(start, start + batch_size)
-            images = np.array(X[rows])
-            if not tta:
-                yield rows, net.infer(channels_first(images))
-                continue
-            flipped = [_flipped_probabilities(net, images, axes) for axes in FLIPS]
-            yield rows, torch.stack(flipped).mean(dim=0)
+        if not tta:
+            return net.infer(channels_first(images))
+        flipped = [_flipped_probabilities(net, images, axes) for axes in FLIPS]
+        return torch.stack(flipped).mean(dim=0)
 
 
 def _flipped_probabilities(

@@ -13,9 +13,10 @@ from skmars.base import BaseSegmenter
 from skmars.batches import SegmentationDataset, measure_scaling
 from skmars.device import choose_arithmetic, choose_device, compute_settings
 from skmars.model_selection import class_counts, holdout_split
+from skmars.mosaics import MosaicMixin
 from skmars.parameters import ARCHITECTURE, CONSTRAINTS, check_together
 from skmars.persistence import PersistenceMixin
-from skmars.prediction import predict_labels, predict_probabilities
+from skmars.prediction import Settings, predict_labels, predict_probabilities
 from skmars.schedules import make_schedule
 from skmars.training import (
     Criterion,
@@ -31,7 +32,7 @@ from skmars.weighting import class_weights
 __all__ = ["MarsSegmenter"]
 
 
-class MarsSegmenter(PersistenceMixin, BaseSegmenter):
+class MarsSegmenter(PersistenceMixin, MosaicMixin, BaseSegmenter):
     """Semantic segmentation by a U-Net with attention gates and ASPP.
 
     Give it images and masks as arrays; it scales the images, holds some out for validation,
@@ -110,6 +111,13 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         `augmentation__brightness` and so on.
     tta : bool, default=False
         Whether to predict the mean over an image and its flips, at four times the cost.
+    window : tuple of int or None, default=None
+        Height and width of the windows that larger images are predicted in, each at least
+        `2**depth` pixels. None predicts every image whole.
+    overlap : float, default=0.25
+        Share of their height and width that neighbouring windows have in common, in [0, 1). Of
+        what they share, the outer third of each only gives context, and Gaussian weights blend
+        both in the middle.
     device : str, default="auto"
         A torch device; "auto" takes an accelerator if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -204,6 +212,8 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         fine_tune_learning_rate=2e-4,
         augmentation=None,
         tta=False,
+        window=None,
+        overlap=0.25,
         device="auto",
         precision="auto",
         compile="auto",
@@ -241,6 +251,8 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
         self.fine_tune_learning_rate = fine_tune_learning_rate
         self.augmentation = augmentation
         self.tta = tta
+        self.window = window
+        self.overlap = overlap
         self.device = device
         self.precision = precision
         self.compile = compile
@@ -368,12 +380,9 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
             Labels as in `classes_`.
         """
         check_is_fitted(self)
-
-        def label(images):
-            return predict_labels(self.net_, images, self.classes_, self.batch_size, tta=self.tta)
-
+        images = self._checked(X)
         with compute_settings(self.n_threads):
-            return self._for_each_size(X, label)
+            return predict_labels(self.net_, images, self.classes_, self._settings())
 
     def predict_proba(self, X):
         """Probability of each class at each pixel.
@@ -389,12 +398,12 @@ class MarsSegmenter(PersistenceMixin, BaseSegmenter):
             float32, in the order of `classes_`; they sum to 1 over the classes.
         """
         check_is_fitted(self)
-
-        def estimate(images):
-            return predict_probabilities(self.net_, images, self.batch_size, tta=self.tta)
-
+        images = self._checked(X)
         with compute_settings(self.n_threads):
-            return self._for_each_size(X, estimate)
+            return predict_probabilities(self.net_, images, self._settings())
+
+    def _settings(self) -> Settings:
+        return Settings(self.batch_size, self.tta, self.window, self.overlap)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "history_")

@@ -182,6 +182,8 @@ OUT_OF_RANGE = {
     "fine_tune_learning_rate": [0, -1e-3, math.nan, math.inf, None],
     "augmentation": ["flip", True, 0.5],
     "tta": ["yes", None],
+    "window": [8, "8,8", (8,), (8, 8, 8), (8, 3), (8.0, 8), (0, 8), ("8", 8), ()],
+    "overlap": [-0.1, 1, 1.5, math.nan, "0.1", None],
     "device": ["warp", "cuda:999", "cpu:x", "", None, 3],
     "precision": ["float16", "double", None, 32],
     "compile": ["yes", None, 2.0],

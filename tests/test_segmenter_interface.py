@@ -52,6 +52,8 @@ CHANGED = {
     "fine_tune_learning_rate": 0.3,
     "augmentation": Augmenter(contrast=0.2),
     "tta": True,
+    "window": (32, 48),
+    "overlap": 0.5,
     "device": "cpu",
     "precision": "bfloat16",
     "compile": False,
