@@ -149,6 +149,7 @@ METHODS = {
     "partial_fit": ["X", "y", "classes", "sample_weight"],
     "predict": ["X"],
     "predict_proba": ["X"],
+    "predict_large": ["source", "target", "checkpoint", "progress"],
     "score": ["X", "y", "sample_weight"],
     "save": ["path"],
     "load": ["path"],
