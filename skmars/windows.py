@@ -107,8 +107,8 @@ def cover(length: int, side: int, overlap: float, grid: int = 1) -> list[Span]:
     Examples
     --------
     >>> from skmars.windows import cover
-    >>> [(span.start, span.stop, span.kept) for span in cover(20, 12, 0.5, grid=4)]
-    [(0, 12, slice(0, 10, None)), (8, 20, slice(9, 20, None))]
+    >>> [(span.start, span.stop, span.kept) for span in cover(24, 16, 0.5, grid=4)]
+    [(0, 16, slice(0, 14, None)), (8, 24, slice(10, 24, None))]
     """
     if length <= side:
         return [Span(0, length, np.ones(length, np.float32))]
