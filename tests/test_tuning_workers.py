@@ -320,7 +320,8 @@ def test_killed_workers_are_replaced_and_ctrl_c_returns_what_they_found(searchin
         wait_until(lambda: len({process for _, process, _ in read_log(log, "begun")}) == 3, 60)
         wait_until(lambda: len(read_log(log, "ended")) >= 6)
         os.kill(parent.pid, signal.SIGINT)
-        assert join([parent]) == [0]
+        # Workers have 20 seconds to come to an end, and the machine may be busy.
+        assert join([parent], seconds=90) == [0]
     begun = read_log(log, "begun")
     assert len({process for _, process, _ in begun}) == 3
     assert {int(threads) for *_, threads in begun} == {max(1, workers._n_cores() // 2)}
