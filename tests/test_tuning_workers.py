@@ -309,6 +309,8 @@ def study_of(url):
 
 
 def fit_and_note(searching, log):
+    # A shell lets the processes of the background ignore Ctrl-C, tests among them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     fitted = searching(1000, space=KillsOnce(1), seconds=0.1)
     with open(log, "a") as file:
         file.write(f"found {len(fitted.cv_results_['params'])}\n")
