@@ -19,13 +19,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from skmars._boundaries import signed_distances
+from skmars._loss_inputs import prepare_inputs
 
 __all__ = [
     "IGNORE_INDEX",
@@ -83,7 +84,7 @@ def cross_entropy(
     >>> cross_entropy(logits, torch.tensor([[[0]]]), weight=torch.tensor([3.0, 1.0]))
     tensor(0.3808)
     """
-    batch = _prepare(logits, target, weight, ignore_index, sample_weight)
+    batch = prepare_inputs(logits, target, weight, ignore_index, sample_weight)
     nll = F.cross_entropy(batch.logits, batch.target, reduction="none")
     return _mean(batch.weight[batch.target] * nll, batch.pixel_weight)
 
@@ -138,7 +139,7 @@ def focal_loss(
     tensor(0.0018)
     """
     _check_not_negative("gamma", gamma)
-    batch = _prepare(logits, target, weight, ignore_index, sample_weight)
+    batch = prepare_inputs(logits, target, weight, ignore_index, sample_weight)
     nll = F.cross_entropy(batch.logits, batch.target, reduction="none")
     # Kept off 0, where the derivative of a power below 1 is infinite.
     p_wrong = (-torch.expm1(-nll)).clamp_min(torch.finfo(nll.dtype).tiny)
@@ -201,7 +202,7 @@ def dice_loss(
     tensor(0.6667)
     """
     _check_not_negative("smooth", smooth)
-    batch = _prepare(logits, target, weight, ignore_index, sample_weight)
+    batch = prepare_inputs(logits, target, weight, ignore_index, sample_weight)
     pixel_weight = batch.pixel_weight.unsqueeze(1)
     predicted = pixel_weight * batch.logits.softmax(1)
     classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
@@ -268,7 +269,7 @@ def boundary_loss(
     >>> boundary_loss(right, target) < boundary_loss(-right, target)
     tensor(True)
     """
-    batch = _prepare(logits, target, weight, ignore_index, sample_weight)
+    batch = prepare_inputs(logits, target, weight, ignore_index, sample_weight)
     maps = signed_distances(target.cpu().numpy(), logits.shape[1], ignore_index)
     weighted = batch.weight.view(1, -1, 1, 1) * torch.from_numpy(maps).to(batch.logits)
     terms = weighted * batch.logits.softmax(1)
@@ -397,72 +398,6 @@ def _check_not_negative(name: str, value: Any) -> None:
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not 0 <= float(value) < math.inf:
         raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}")
-
-
-class _Batch(NamedTuple):
-    logits: Tensor  # float32 or float64, 0 at unlabelled pixels
-    target: Tensor  # 0 at unlabelled pixels
-    weight: Tensor  # (K,)
-    pixel_weight: Tensor  # (n, H, W), 0 at unlabelled pixels
-
-
-def _prepare(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int | None,
-    sample_weight: Tensor | None,
-) -> _Batch:
-    """Check the arguments that all losses share and bring them into one form."""
-    _check_shapes(logits, target, weight, sample_weight)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    n_classes = logits.shape[1]
-    if weight is None:
-        weight = logits.new_ones(n_classes)
-    if sample_weight is None:
-        pixel_weight = logits.new_ones(target.shape)
-    else:
-        pixel_weight = sample_weight.to(logits)
-        if pixel_weight.ndim == 1:
-            pixel_weight = pixel_weight.view(-1, 1, 1)
-        pixel_weight = pixel_weight.expand(target.shape)
-    if ignore_index is not None:
-        unlabelled = target == ignore_index
-        target = target.masked_fill(unlabelled, 0)
-        pixel_weight = pixel_weight.masked_fill(unlabelled, 0.0)
-        # Not only its weight: 0 times an infinite loss would be NaN.
-        logits = logits.masked_fill(unlabelled.unsqueeze(1), 0.0)
-    if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < n_classes:
-        raise ValueError(
-            f"target must hold 0..{n_classes - 1} or ignore_index={ignore_index}; "
-            f"got {int(target.min())}..{int(target.max())}"
-        )
-    if not bool((pixel_weight >= 0).all()):
-        raise ValueError("sample_weight must not be negative or NaN")
-    return _Batch(logits, target, weight.to(logits), pixel_weight)
-
-
-def _check_shapes(
-    logits: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None
-) -> None:
-    if logits.ndim != 4 or not logits.is_floating_point():
-        raise ValueError(
-            "logits must be floating and of shape (n, K, H, W); "
-            f"got {logits.dtype} of shape {tuple(logits.shape)}"
-        )
-    n, n_classes, *size = logits.shape
-    if target.shape != (n, *size) or target.dtype != torch.int64:
-        raise ValueError(
-            f"target must be int64 of shape {(n, *size)}; "
-            f"got {target.dtype} of shape {tuple(target.shape)}"
-        )
-    if weight is not None and weight.shape != (n_classes,):
-        raise ValueError(f"weight must be of shape ({n_classes},); got {tuple(weight.shape)}")
-    if sample_weight is not None and sample_weight.shape not in {(n,), (n, *size)}:
-        raise ValueError(
-            f"sample_weight must be of shape ({n},) or {(n, *size)}; "
-            f"got {tuple(sample_weight.shape)}"
-        )
 
 
 def _mean(values: Tensor, pixel_weight: Tensor) -> Tensor:

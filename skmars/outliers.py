@@ -172,9 +172,12 @@ default="auto"
         ImportError
             If `method="label_quality"` and cleanlab is not installed.
         """
+        X, y, _ = check.check_training_data(X, y, None)
+        return self._find(X, y)
+
+    def _find(self, X: np.ndarray, y: np.ndarray) -> "OutlierRemover":
+        """Find the outliers among images and masks that are checked."""
         self._validate_params()
-        X = check.check_images(X)
-        y = check.check_masks(y, X)
         rng = check.random_generator(self.random_state)
         findings = _Findings(len(X))
         for name in ("repeated_mask", "contradicting_mask", "appearance", "label_quality"):
@@ -209,9 +212,8 @@ default="auto"
         TypeError, ValueError, ImportError
             As `fit`.
         """
-        X = check.check_images(X)
-        y = check.check_masks(y, X)
-        self.fit(X, y)
+        X, y, _ = check.check_training_data(X, y, None)
+        self._find(X, y)
         if not self.outlier_mask_.any():
             return X, y
         return X[self.sample_indices_], y[self.sample_indices_]

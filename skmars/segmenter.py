@@ -11,15 +11,14 @@ from sklearn.utils.validation import check_is_fitted
 from skmars import _validation as check
 from skmars.base import BaseSegmenter
 from skmars.batches import SegmentationDataset, measure_scaling
-from skmars.device import choose_arithmetic, choose_device, compute_settings
+from skmars.device import choose_device, compute_settings
+from skmars.fitting import make_net, make_plan
 from skmars.model_selection import class_counts, holdout_split
 from skmars.mosaics import MosaicMixin
 from skmars.parameters import ARCHITECTURE, CONSTRAINTS, check_together
 from skmars.persistence import PersistenceMixin
 from skmars.prediction import Settings, predict_labels, predict_probabilities
-from skmars.schedules import make_schedule
 from skmars.training import (
-    Criterion,
     Phase,
     Plan,
     SegmentationNet,
@@ -295,17 +294,25 @@ class MarsSegmenter(PersistenceMixin, MosaicMixin, BaseSegmenter):
         self._validate_params()
         check_together(self.get_params(deep=False), weighted=sample_weight is not None)
         X, y, sample_weight = check.check_training_data(X, y, sample_weight)
+        groups = check.check_groups(groups, len(X))
         classes = check.find_classes(y, self.ignore_label)
+        counts = class_counts(y, classes)
         self._rng = rng = check.random_generator(self.random_state)
-        rows, valid_data = self._split(X, y, sample_weight, groups, validation_data, classes, rng)
+        valid_data: tuple | None
+        if validation_data is None:
+            rows, held_out = self._hold_out(counts, groups, rng)
+            valid_data = None if held_out is None else (X, y, sample_weight, held_out)
+        else:
+            rows, valid_data = np.arange(len(X)), self._check_valid(validation_data, X, classes)
         before = self._earlier_net(X, classes) if self.warm_start else None
         with self._computing(rng):
-            self._start(X, y, rows, classes)
+            self._start(X, rows, classes, counts)
             if before is not None:
                 self._go_on_from(before)
             train_set = self._dataset(X, y, sample_weight, rows)
             valid_set = None if valid_data is None else self._dataset(*valid_data)
-            self._train(train_set, valid_set, self._plan(started), rng)
+            plan = make_plan(self.get_params(deep=False), started)
+            self._train(train_set, valid_set, plan, rng)
         return self
 
     def partial_fit(self, X, y, *, classes=None, sample_weight=None):
@@ -361,7 +368,7 @@ class MarsSegmenter(PersistenceMixin, MosaicMixin, BaseSegmenter):
         rows = np.arange(len(X))
         with self._computing(self._rng):
             if is_first:
-                self._start(X, y, rows, classes)
+                self._start(X, rows, classes, class_counts(y, classes))
             plan = Plan([Phase("partial_fit", 1, self.learning_rate)])
             self._train(self._dataset(X, y, sample_weight, rows), None, plan, self._rng)
         return self
@@ -408,21 +415,17 @@ class MarsSegmenter(PersistenceMixin, MosaicMixin, BaseSegmenter):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "history_")
 
-    def _split(self, X, y, sample_weight, groups, validation_data, classes, rng):
-        """Rows to train on, and what to validate on as arguments of `_dataset`, or None."""
-        groups = check.check_groups(groups, len(X))
-        rows = np.arange(len(X))
-        if validation_data is not None:
-            X_valid, y_valid = check.check_validation_data(
-                validation_data, n_channels=check.count_channels(X)
-            )
-            check.check_labels(y_valid, classes, self.ignore_label, name="validation_data[1]")
-            return rows, (X_valid, y_valid)
+    def _hold_out(self, counts, groups, rng) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rows to train on, and those to validate on or None."""
         if self.validation_fraction is None:
-            return rows, None
-        counts = class_counts(y, classes)
-        rows, held_out = holdout_split(counts, self.validation_fraction, groups=groups, rng=rng)
-        return rows, (X, y, sample_weight, held_out)
+            return np.arange(len(counts)), None
+        return holdout_split(counts, self.validation_fraction, groups=groups, rng=rng)
+
+    def _check_valid(self, validation_data, X, classes) -> tuple[np.ndarray, np.ndarray]:
+        n_channels = check.count_channels(X)
+        X_valid, y_valid = check.check_validation_data(validation_data, n_channels=n_channels)
+        check.check_labels(y_valid, classes, self.ignore_label, name="validation_data[1]")
+        return X_valid, y_valid
 
     def _dataset(self, X, y, sample_weight=None, rows=None) -> SegmentationDataset:
         return SegmentationDataset(
@@ -454,11 +457,10 @@ class MarsSegmenter(PersistenceMixin, MosaicMixin, BaseSegmenter):
             )
         return self.net_
 
-    def _start(self, X, y, rows, classes) -> None:
+    def _start(self, X, rows, classes, counts) -> None:
         """Set the attributes that training needs, with a net that has not been trained."""
         self.device_ = choose_device(self.device)
-        counts = class_counts(y, classes).sum(axis=0)
-        frequencies = counts / counts.sum()
+        frequencies = counts.sum(axis=0) / counts.sum()
         weights = class_weights(self.class_weight, classes, frequencies, self.max_class_weight)
         self.classes_, self.class_frequencies_, self.class_weight_ = classes, frequencies, weights
         self.n_channels_in_ = check.count_channels(X)
@@ -473,25 +475,15 @@ class MarsSegmenter(PersistenceMixin, MosaicMixin, BaseSegmenter):
         self.net_.history = before.history
 
     def _build_net(self) -> SegmentationNet:
-        arithmetic = choose_arithmetic(self.device_, self.precision)
-        self.precision_ = arithmetic.precision
-        net = SegmentationNet(
-            Criterion(
-                self.loss,
-                self.loss_params or {},
-                None if self.class_weight is None else self.class_weight_,
-            ),
-            arithmetic=arithmetic,
+        net = make_net(
+            self.get_params(deep=False),
+            device=self.device_,
             mean=self.mean_,
             scale=self.scale_,
-            device=self.device_,
-            lr=self.learning_rate,
-            batch_size=self.batch_size,
-            optimizer__weight_decay=self.weight_decay,
-            module__in_channels=self.n_channels_in_,
-            module__n_classes=len(self.classes_),
-            **{f"module__{name}": getattr(self, name) for name in ARCHITECTURE},
-        ).initialize()
+            n_channels=self.n_channels_in_,
+            class_weight=self.class_weight_,
+        )
+        self.precision_ = net.arithmetic.precision
         self.n_parameters_ = sum(weight.numel() for weight in net.module_.parameters())
         return net
 
@@ -502,22 +494,6 @@ class MarsSegmenter(PersistenceMixin, MosaicMixin, BaseSegmenter):
             self.net_ = self._build_net()
         self.net_.module_.load_state_dict(weights)
         restore_history(self.net_, self.history_)
-
-    def _plan(self, started: float) -> Plan:
-        phases = [Phase("train", self.max_epochs, self.learning_rate)]
-        if self.freeze is not None:
-            rate = self.fine_tune_learning_rate
-            phases.append(Phase("fine_tune", self.fine_tune_epochs, rate, self.freeze))
-        # Half a cosine decay is worth little: with a time limit it is always completed.
-        completed = self.time_limit is not None and self.scheduler == "cosine"
-        return Plan(
-            phases,
-            schedule=make_schedule(self.scheduler, self.scheduler_params),
-            keep_best=self.early_stopping,
-            patience=self.patience if self.early_stopping and not completed else None,
-            time_limit=self.time_limit,
-            started=started,
-        )
 
     def _train(self, train_set, valid_set, plan: Plan, rng: np.random.Generator) -> None:
         if self.compile is True:

@@ -247,7 +247,7 @@ def test_numbers_of_numpy_are_numbers(value):
         ({"class_weight": {0: 0, 1: 0, 2: 0}}, "class_weight"),
         ({"class_weight": {0: 2.0}, "ignore_label": 0}, r"class_weight.*\[0\]"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_hyperparameters_that_do_not_go_together(params, match):
     X, y = make_data()
