@@ -66,6 +66,7 @@ def run_once(path: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
         "epochs": segmenter.n_iter_,
         "images_per_second": round(len(train) * segmenter.n_iter_ / seconds, 1),
         "n_parameters": segmenter.n_parameters_,
+        "precision": segmenter.precision_,
         "counts_by_sol": counts,
     }
 
