@@ -28,7 +28,16 @@ PRECISIONS = ("float32", "bfloat16")
 # A candidate has to beat the one before it by this much: near ties must not depend on chance.
 MARGIN = 1.15
 
-N_ROUNDS = 5
+# Slower than the fastest by this much: out of the race at once. Where bfloat16 is imitated, a step
+# takes seconds.
+HOPELESS = 2.0
+
+# Images `(n, C, H, W)` of each lap, and how often a candidate takes it: first a glance, to find
+# the hopeless.
+LAPS = (((1, 1, 32, 64), 2), ((4, 1, 64, 128), 5))
+
+# No round begins later than this: on slow machines the glance has to do.
+MAX_SECONDS = 2.0
 
 
 class Arithmetic(NamedTuple):
@@ -93,15 +102,30 @@ def choose_arithmetic(device: str, precision: str) -> Arithmetic:
 def _fastest(device: str, n_threads: int, precisions: tuple[str, ...]) -> Arithmetic:
     candidates = [Arithmetic(*pair) for pair in itertools.product(precisions, (True, False))]
     probes = [_Probe(device, arithmetic) for arithmetic in candidates]
-    # In turns, so that other work of the machine slows all of them alike.
-    for _ in range(N_ROUNDS):
-        for probe in probes:
-            probe.step()
+    deadline = time.perf_counter() + MAX_SECONDS
+    for shape, n_rounds in LAPS:
+        if time.perf_counter() < deadline:
+            images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+            probes = _lap(probes, images, n_rounds, deadline)
     chosen, *others = probes
     for candidate in others:
         if candidate.seconds * MARGIN < chosen.seconds:
             chosen = candidate
     return chosen.arithmetic
+
+
+def _lap(probes: list["_Probe"], images: Tensor, n_rounds: int, deadline: float) -> list["_Probe"]:
+    """Time all candidates on the same images; those that are not hopeless."""
+    for probe in probes:
+        probe.seconds = math.inf
+    for _ in range(n_rounds):
+        # In turns, so that other work of the machine slows all of them alike.
+        for probe in probes:
+            probe.step(images)
+        if time.perf_counter() > deadline:
+            break
+    limit = HOPELESS * min(probe.seconds for probe in probes)
+    return [probe for probe in probes if probe.seconds < limit]
 
 
 class _Probe:
@@ -112,13 +136,12 @@ class _Probe:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.net = AttentionASPPUNet(1, 4, depth=2).to(device)
-            self.images = torch.rand(4, 1, 64, 128, device=device)
         set_layout(self.net, arithmetic)
         self.seconds = math.inf
 
-    def step(self) -> None:
+    def step(self, images: Tensor) -> None:
         start = time.perf_counter()
-        loss = forward(self.net, self.images, self.arithmetic).square().mean()
+        loss = forward(self.net, images, self.arithmetic).square().mean()
         loss.backward()
         # Reading a number back waits for devices that compute asynchronously.
         loss.item()

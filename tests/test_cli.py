@@ -306,6 +306,13 @@ class TestFile:
         assert facts["best epoch"] == "1 of 1"
         assert "aspp" not in facts
 
+    def test_arithmetic_is_not_bfloat16_where_that_is_imitated(self):
+        words = [sys.executable, "-m", "skmars", "info"]
+        slow = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+        out = subprocess.run(words, env=slow, capture_output=True, text=True, check=True).stdout
+        facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+        assert facts["precision"] == "float32"
+
     def test_info_of_the_system(self, run):
         status, out, _ = run("info")
         assert status == 0

@@ -269,7 +269,8 @@ def test_bool_and_half_precision_images_can_be_learned_from(terrain, fast):
 
 
 def test_bfloat16_and_float32_give_close_probabilities(terrain, fast):
-    X, y = terrain
+    # Few images: where bfloat16 is imitated, a step takes seconds.
+    X, y = (part[:8] for part in terrain)
     params = {**fast, "learning_rate": 1e-3}
     fits = [
         MarsSegmenter(**{**params, "precision": name}).fit(X, y)
