@@ -1,10 +1,11 @@
 """What the commands read and write: data sets, folders of images, masks, lists of outliers."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from skmars._files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,10 +121,5 @@ def write_clean(data: str, kept: "np.ndarray", path: Path) -> None:
         # The test set can happen to be of the same length.
         if array.ndim and len(array) == n and not name.startswith("test"):
             arrays[name] = array[kept]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez_compressed(file, **arrays)

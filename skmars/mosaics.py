@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from skmars import _validation as check
+from skmars._files import replacing
 from skmars.device import compute_settings
 from skmars.prediction import Settings, coarsest_grid, most_probable, window_predictor
 from skmars.training import SegmentationNet
@@ -155,12 +156,8 @@ class Checkpoint:
 
     def _write(self) -> None:
         content = {"format": FORMAT, "run": self.run, "strips": self.strips}
-        unfinished = self.path.with_name(f".{self.path.name}.part")
-        with open(unfinished, "w", encoding="utf-8") as file:
+        with replacing(self.path, "w", encoding="utf-8") as file:
             json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self.path)
 
     def restore(self, target, windows: Windows) -> int:
         """Number of strips that the target holds as they were written, counted from the top.

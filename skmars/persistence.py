@@ -8,7 +8,6 @@ import contextlib
 import io
 import json
 import os
-import secrets
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmars import __version__
+from skmars._files import replacing
 from skmars.augmentation import Augmenter
 
 __all__ = ["PersistenceMixin", "describe", "read_archive", "reading", "restore", "write_archive"]
@@ -131,21 +131,11 @@ def write_archive(path: str | os.PathLike, config: dict, tensors: dict[str, Tens
     tensors : dict of str to Tensor
         On any device, in any layout.
     """
-    path = Path(path)
     text = json.dumps({"format": FORMAT, "skmars": __version__, **config}, default=_to_json)
     dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # In the same folder, since only there a rename replaces the old file in one step.
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(unfinished, "xb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr("config.json", text)
-                archive.writestr("model.safetensors", safetensors.torch.save(dense))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("config.json", text)
+        archive.writestr("model.safetensors", safetensors.torch.save(dense))
 
 
 def read_archive(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:

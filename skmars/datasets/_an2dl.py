@@ -2,10 +2,11 @@
 
 import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
+
+from skmars._files import replacing
 
 TARGET_NAMES = ["background", "soil", "bedrock", "sand", "big rock"]
 
@@ -140,17 +141,10 @@ def save_submission(y_pred: np.ndarray, path: str | os.PathLike) -> None:
     n_pixels = y_pred.shape[1] * y_pred.shape[2]
     # Looking labels up as text is several times faster than formatting every pixel.
     text = np.array([str(label) for label in range(256)], dtype=object)
-    path = Path(path)
-    # In the same folder, as os.replace does not move a file between file systems.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="ascii", newline="\n") as file:
-            file.write(",".join(["id", *map(str, range(n_pixels))]) + "\n")
-            for i, mask in enumerate(y_pred):
-                file.write(f"{i},{','.join(text[mask.ravel()])}\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, "w", encoding="ascii", newline="\n") as file:
+        file.write(",".join(["id", *map(str, range(n_pixels))]) + "\n")
+        for i, mask in enumerate(y_pred):
+            file.write(f"{i},{','.join(text[mask.ravel()])}\n")
 
 
 def _open_npz(path: str | os.PathLike) -> np.lib.npyio.NpzFile:

@@ -3,12 +3,10 @@
 import hashlib
 import json
 import os
-import secrets
 import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib import resources
 from numbers import Integral, Real
 from pathlib import Path
@@ -18,6 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from sklearn.utils import Bunch
 
+from skmars._files import replacing
 from skmars.datasets._an2dl import TARGET_NAMES
 from skmars.datasets._download import RemoteFile
 from skmars.datasets._tiles import TileGrid, cut_tiles
@@ -327,16 +326,10 @@ def _load(path: Path) -> dict[str, Any] | None:
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
-    # In the same folder, as os.replace does not move a file between file systems.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with replacing(path) as file:
             np.savez(file, **arrays)
-        os.replace(temporary, path)
     except OSError as error:
         message = f"the tiles are not kept for the next call: {error}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
