@@ -4,6 +4,9 @@ from pathlib import Path
 # Before torch is loaded: OpenMP threads that wait for each other busily come nearly to a
 # standstill beside another busy process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Processes side by side share the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
