@@ -21,7 +21,7 @@ from skmars.batches import Batches, SegmentationDataset
 from skmars.callbacks import BestWeights, LearningRate, Pace, ValidationScore
 from skmars.device import Arithmetic, forward, set_layout
 from skmars.losses import IGNORE_INDEX, make_loss
-from skmars.nn import AttentionASPPUNet
+from skmars.nn import AttentionASPPUNet, fold_batch_norms
 from skmars.schedules import ConstantRate
 from skmars.transforms import Batch
 
@@ -115,6 +115,7 @@ class SegmentationNet(NeuralNet):
         self.is_over: Callable[[], bool] | None = None
         self.augment: Callable[[Batch], Batch] | None = None
         self.module_: AttentionASPPUNet
+        self._folded: tuple[list[int], nn.Module] | None = None
 
     @property
     def _default_callbacks(self):
@@ -138,8 +139,25 @@ class SegmentationNet(NeuralNet):
         shape = (-1, 1, 1)
         mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).reshape(shape)
         scale = torch.tensor(self.scale, dtype=x.dtype, device=x.device).reshape(shape)
-        module = self.__dict__.get("_forward", self.module_)
-        return forward(module, ((x - mean) / scale).float(), self.arithmetic)
+        return forward(self._module_to_run(), ((x - mean) / scale).float(), self.arithmetic)
+
+    def _module_to_run(self) -> Callable[[Tensor], Tensor]:
+        """What the images go through: the module, compiled or, for prediction, folded."""
+        if "_forward" in self.__dict__:
+            return self._forward
+        if self.module_.training:
+            return self.module_
+        # Each change in place counts up the version of a tensor.
+        tensors = itertools.chain(self.module_.parameters(), self.module_.buffers())
+        versions = [tensor._version for tensor in tensors]
+        if self._folded is None or self._folded[0] != versions:
+            # Plain tensors, whatever mode the caller is in: they serve later calls as well.
+            with torch.inference_mode(False), torch.no_grad():
+                folded = fold_batch_norms(self.module_)
+                if self.arithmetic.precision == "bfloat16":
+                    folded = folded.bfloat16()
+            self._folded = versions, folded
+        return self._folded[1]
 
     def train_step_single(self, batch, **fit_params):
         """Change the batch at random, if that is wanted, and take a step."""
@@ -172,9 +190,10 @@ class SegmentationNet(NeuralNet):
 
     def __getstate__(self):
         state = super().__getstate__()
-        # Compiled code cannot be pickled; the module it was made from is.
+        # Compiled code cannot be pickled; the module it was made from is, and what is folded can
+        # be made from it.
         state.pop("_forward", None)
-        return state
+        return state | {"_folded": None}
 
 
 class _StopPhase(Exception):

@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from skmars import MarsSegmenter
-from skmars.nn import ASPP, SKIPS, AttentionASPPUNet, AttentionGate
+from skmars.nn import ASPP, SKIPS, AttentionASPPUNet, AttentionGate, fold_batch_norms
 
 SIZES = [(1, 1), (1, 7), (5, 3), (50, 77), (64, 128)]
 
@@ -332,3 +333,51 @@ def test_images_of_a_batch_do_not_influence_each_other_in_evaluation(params):
     together = net(images)
     alone = torch.cat([net(image[None]) for image in images])
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
+
+
+# Nets for prediction
+
+
+def trained_net(**params):
+    """A net whose batch normalisations have statistics and scales of their own."""
+    net = make_net(**params)
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(module.bias, generator=generator)
+            nn.init.normal_(module.running_mean, generator=generator)
+            nn.init.uniform_(module.running_var, 0.5, 2.0, generator=generator)
+    return net.eval()
+
+
+@pytest.mark.parametrize("switch", [{}, *SWITCHES, {"dropout": 0.3}], ids=str)
+def test_folded_nets_are_the_same_function(switch):
+    net = trained_net(**switch)
+    images = torch.randn(2, 1, 13, 22, generator=torch.Generator().manual_seed(1))
+    folded = fold_batch_norms(net)
+    torch.testing.assert_close(folded(images), net(images), rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+
+
+def test_folding_leaves_the_net_as_it_is():
+    net = trained_net().train()
+    before = copy.deepcopy(net.state_dict())
+    folded = fold_batch_norms(net)
+    nn.init.zeros_(folded.head.weight)
+    assert net.training
+    assert not folded.training
+    assert net.state_dict().keys() == before.keys()
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_prediction_follows_weights_that_were_changed(terrain, fast):
+    X, y = terrain
+    segmenter = MarsSegmenter(**fast).fit(X, y)
+    before = segmenter.predict_proba(X[:2])
+    with torch.no_grad():
+        segmenter.net_.module_.head.bias[0] += 100.0
+    after = segmenter.predict_proba(X[:2])
+    assert not np.allclose(before, after, atol=0.1)
+    np.testing.assert_allclose(after[:, 0], 1.0, atol=1e-4)

@@ -37,6 +37,7 @@ PUBLIC = {
         "FusionSkip",
         "PlainBlock",
         "ResidualBlock",
+        "fold_batch_norms",
     },
     "skmars.losses": {
         "IGNORE_INDEX",

@@ -3,6 +3,7 @@
 from skmars.nn.aspp import ASPP
 from skmars.nn.attention import AttentionGate
 from skmars.nn.blocks import BLOCKS, PlainBlock, ResidualBlock
+from skmars.nn.folding import fold_batch_norms
 from skmars.nn.skips import SKIPS, AddSkip, ConcatSkip, FusionSkip
 from skmars.nn.unet import FREEZABLE, AttentionASPPUNet
 
@@ -18,4 +19,5 @@ __all__ = [
     "FusionSkip",
     "PlainBlock",
     "ResidualBlock",
+    "fold_batch_norms",
 ]
