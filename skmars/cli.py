@@ -116,6 +116,10 @@ def _make_parser(*, with_hyperparameters: Sequence[str]) -> argparse.ArgumentPar
     score.add_argument("model", metavar="MODEL", help="file that fit has saved")
     _add_pairs(score)
 
+    export = add("export", commands.export, "write a model as an ONNX file")
+    export.add_argument("model", metavar="MODEL", help="file that fit has saved")
+    export.add_argument("output", metavar="FILE.onnx", help="file to write")
+
     info = add("info", commands.info, "versions and hardware, or what a model is")
     info.add_argument("model", nargs="?", metavar="MODEL", help="file that fit has saved")
     return parser

@@ -23,7 +23,7 @@ from skmars._command_files import (
 if TYPE_CHECKING:
     from sklearn.utils import Bunch
 
-__all__ = ["demo", "fit", "info", "outliers", "predict", "score", "tune"]
+__all__ = ["demo", "export", "fit", "info", "outliers", "predict", "score", "tune"]
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -238,6 +238,15 @@ def score(args: argparse.Namespace) -> None:
     left_out = "" if ignored is None else f"; pixels labelled {ignored} are left out"
     print(f"{len(images)} {what} of {args.data or args.images}{left_out}\n")
     print(iou_table({"IoU": iou}, class_names(labels, data.target_names)))
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write a model as an ONNX file."""
+    from skmars.segmenter import MarsSegmenter
+
+    output = check_output("FILE.onnx", args.output)
+    MarsSegmenter.load(args.model).export_onnx(output)
+    print(f"{args.model} exported to {args.output}")
 
 
 def info(args: argparse.Namespace) -> None:

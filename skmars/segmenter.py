@@ -12,6 +12,7 @@ from skmars import _validation as check
 from skmars.base import BaseSegmenter
 from skmars.batches import SegmentationDataset, measure_scaling
 from skmars.device import choose_device, compute_settings
+from skmars.exporting import OnnxMixin
 from skmars.fitting import make_net, make_plan
 from skmars.model_selection import class_counts, holdout_split
 from skmars.mosaics import MosaicMixin
@@ -31,7 +32,7 @@ from skmars.weighting import class_weights
 __all__ = ["MarsSegmenter"]
 
 
-class MarsSegmenter(PersistenceMixin, MosaicMixin, BaseSegmenter):
+class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
     """Semantic segmentation by a U-Net with attention gates and ASPP.
 
     Give it images and masks as arrays; it scales the images, holds some out for validation,
