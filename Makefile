@@ -33,9 +33,9 @@ docs: $(VENV)/installed
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/fit_overhead.py
-	$(BIN)/python benchmarks/fit_memory.py
-	$(BIN)/python benchmarks/busy_machine.py
+	$(BIN)/python benchmarks/speed/compare.py
+	$(BIN)/python benchmarks/speed/memory.py
+	$(BIN)/python benchmarks/speed/busy_machine.py
 
 clean:
 	rm -rf $(VENV) demo docs/_build docs/generated

@@ -1,6 +1,6 @@
 """What augmentation costs, as a share of a training step of the default net.
 
-    python benchmarks/augmentation_cost.py [--rounds 10] [--batch-size 16]
+    python benchmarks/speed/augmentation.py [--rounds 10] [--batch-size 16]
 
 Steps and changes of a batch take turns, so that other work on the machine slows both alike.
 """

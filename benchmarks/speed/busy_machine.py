@@ -3,7 +3,7 @@
 GNU OpenMP reads how long a thread spins before it sleeps when it is loaded, so each setting runs
 in a process of its own, once on the machine as it is and once beside an endless loop.
 
-    python benchmarks/busy_machine.py
+    python benchmarks/speed/busy_machine.py
 """
 
 import os

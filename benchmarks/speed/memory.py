@@ -2,7 +2,7 @@
 
 Each number runs in a process of its own, which reports the growth of its largest resident size.
 
-    python benchmarks/fit_memory.py [--images 250 2500 10000]
+    python benchmarks/speed/memory.py [--images 250 2500 10000]
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Each row runs in a process of its own, which reports the growth of its largest resident size.
 
-    python benchmarks/pipeline_cost.py [--images 2500 10000] [--seconds 20]
+    python benchmarks/speed/pipeline.py [--images 2500 10000] [--seconds 20]
 
 The segmenter trains for a fixed time, so that memory and the steps before it are what differs.
 """
@@ -16,7 +16,7 @@ import time
 # Before torch is loaded: another busy process must not bring the threads of both to a standstill.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from fit_memory import peak_megabytes
+from memory import peak_megabytes
 
 CASES = ("segmenter", "nothing changed", "outliers removed", "and copies added")
 
