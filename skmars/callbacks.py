@@ -185,7 +185,7 @@ class BestWeights(Callback):
         self.score_ = -math.inf if math.isnan(score) else score
         self.epoch_ = len(net.history) - 1
         self.weights_ = {
-            name: value.detach().clone() for name, value in net.module_.state_dict().items()
+            name: value.detach().clone() for name, value in net.module_to_keep.state_dict().items()
         }
 
     def restore(self, net) -> None:

@@ -85,5 +85,6 @@ def make_plan(params: Mapping[str, Any], started: float) -> Plan:
         keep_best=params["early_stopping"],
         patience=params["patience"] if stops_early else None,
         time_limit=params["time_limit"],
+        ema_decay=params["ema_decay"],
         started=started,
     )

@@ -44,6 +44,7 @@ CONSTRAINTS: dict[str, list] = {
     "weight_decay": [Interval(Real, 0, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
+    "ema_decay": [Interval(Real, 0, 1, closed="left"), None],
     "scheduler": [StrOptions({name for name in SCHEDULERS if name}), None],
     "scheduler_params": [dict, None],
     "time_limit": [Interval(Real, 0, None, closed="neither"), None],

@@ -81,6 +81,10 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         Images a training step, and at prediction.
     max_epochs : int, default=40
         Passes over the training images of the first phase.
+    ema_decay : float or None, default=None
+        Take a moving average of the weights (Polyak and Juditsky 1992), in which the former
+        average has this share at each step, in [0, 1), and less at the first ones. The average
+        is what is validated and kept. Used by `fit`, not by `partial_fit`.
     scheduler : {"cosine", "plateau"} or None, default="cosine"
         Learning rate over time: cosine decay after a short warm-up, reduced when the
         validation loss no longer falls, or constant.
@@ -201,6 +205,7 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         weight_decay=1e-2,
         batch_size=16,
         max_epochs=40,
+        ema_decay=None,
         scheduler="cosine",
         scheduler_params=None,
         time_limit=None,
@@ -240,6 +245,7 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_epochs = max_epochs
+        self.ema_decay = ema_decay
         self.scheduler = scheduler
         self.scheduler_params = scheduler_params
         self.time_limit = time_limit

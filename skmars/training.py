@@ -21,6 +21,7 @@ from skmars.batches import Batches, SegmentationDataset
 from skmars.callbacks import BestWeights, LearningRate, Pace, ValidationScore
 from skmars.device import Arithmetic, forward, set_layout
 from skmars.losses import IGNORE_INDEX, make_loss
+from skmars.moving_average import MovingAverage
 from skmars.nn import AttentionASPPUNet, fold_batch_norms
 from skmars.schedules import ConstantRate
 from skmars.transforms import Batch
@@ -114,6 +115,7 @@ class SegmentationNet(NeuralNet):
         self.batch_order: np.random.Generator | None = None
         self.is_over: Callable[[], bool] | None = None
         self.augment: Callable[[Batch], Batch] | None = None
+        self.average: MovingAverage | None = None
         self.module_: AttentionASPPUNet
         self._folded: tuple[list[int], nn.Module] | None = None
 
@@ -147,17 +149,30 @@ class SegmentationNet(NeuralNet):
             return self._forward
         if self.module_.training:
             return self.module_
+        module = self.module_to_keep
         # Each change in place counts up the version of a tensor.
-        tensors = itertools.chain(self.module_.parameters(), self.module_.buffers())
+        tensors = itertools.chain(module.parameters(), module.buffers())
         versions = [tensor._version for tensor in tensors]
         if self._folded is None or self._folded[0] != versions:
             # Plain tensors, whatever mode the caller is in: they serve later calls as well.
             with torch.inference_mode(False), torch.no_grad():
-                folded = fold_batch_norms(self.module_)
+                folded = fold_batch_norms(module)
                 if self.arithmetic.precision == "bfloat16":
                     folded = folded.bfloat16()
             self._folded = versions, folded
         return self._folded[1]
+
+    @property
+    def module_to_keep(self) -> nn.Module:
+        """The module with the weights that training is for: their average, if one is taken."""
+        return self.module_ if self.average is None else self.average.module
+
+    def train_step(self, batch, **fit_params):
+        """Take a step, and the new weights into their average."""
+        step = super().train_step(batch, **fit_params)
+        if self.average is not None:
+            self.average.update(self.module_)
+        return step
 
     def train_step_single(self, batch, **fit_params):
         """Change the batch at random, if that is wanted, and take a step."""
@@ -219,6 +234,7 @@ class Plan:
     keep_best: bool = False
     patience: int | None = None
     time_limit: float | None = None
+    ema_decay: float | None = None
     started: float = field(default_factory=time.perf_counter)
 
     def deadline(self, number: int) -> float | None:
@@ -299,17 +315,21 @@ def train(
             net.module_.freeze(phase.freeze)
             if number:
                 net.initialize_optimizer()
+            if plan.ema_decay is not None:
+                net.average = MovingAverage(net.module_, plan.ema_decay)
             # However short the time, there has to be a net that was trained.
             if number == 0 or not pace.is_over():
                 _run_phase(net, train_set, pace, best, phase.max_epochs, plan.patience)
             if plan.keep_best:
                 best.restore(net)
+            elif net.average is not None:
+                net.module_.load_state_dict(net.average.module.state_dict())
         net.notify("on_train_end", X=train_set)
     finally:
         # The net outlives the run; the data, the best weights' copy and the clock do not.
         net.module_.freeze(None)
         net.train_split = net.callbacks = None
-        net.batch_order = net.is_over = net.augment = None
+        net.batch_order = net.is_over = net.augment = net.average = None
         net.callbacks_ = []
     return best.epoch_ if plan.keep_best else len(net.history) - 1
 

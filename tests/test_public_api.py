@@ -122,6 +122,7 @@ PARAMETERS = [
     "weight_decay",
     "batch_size",
     "max_epochs",
+    "ema_decay",
     "scheduler",
     "scheduler_params",
     "time_limit",

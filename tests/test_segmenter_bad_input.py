@@ -171,6 +171,7 @@ OUT_OF_RANGE = {
     "weight_decay": [-0.1, math.nan, math.inf, None],
     "batch_size": [0, -1, 2.5, None, "all"],
     "max_epochs": [0, -1, 1.5, None],
+    "ema_decay": [-0.1, 1.0, 2, "0.9"],
     "scheduler": ["linear", 0, "Cosine"],
     "scheduler_params": [3, "warmup"],
     "time_limit": [0, -1, 0.0, math.nan, math.inf, "60"],

@@ -41,6 +41,7 @@ CHANGED = {
     "weight_decay": 0.2,
     "batch_size": 3,
     "max_epochs": 4,
+    "ema_decay": 0.9,
     "scheduler": "plateau",
     "scheduler_params": {"patience": 2},
     "time_limit": 5.0,

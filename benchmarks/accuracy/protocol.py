@@ -1,4 +1,4 @@
-"""What all accuracy benchmarks share: data, splits by scene, scores, and a record of the runs.
+"""What all accuracy benchmarks share: data, splits by scene, scores, a record, and a table.
 
 Whole sols (Martian days) are either trained on or scored, so that no scene is on both sides. A
 run is scored on sols that are held out of the training set; those of the test set are not looked
@@ -6,6 +6,7 @@ at. Each run appends one line to a file of JSON lines, so that a benchmark that 
 on where it was, and its table can be made at any time.
 """
 
+import argparse
 import json
 import os
 import time
@@ -23,6 +24,7 @@ from skmars.datasets import load_an2dl
 from skmars.metrics import confusion_counts, iou_from_counts
 from skmars.model_selection import class_counts, holdout_split
 
+RESULTS = Path(__file__).parent / "results"
 LABELS = (1, 2, 3, 4)
 BACKGROUND = 0
 N_BOOTSTRAPS = 1000
@@ -42,13 +44,71 @@ def development_split(y, sols, seed: int):
     return holdout_split(class_counts(y, np.array(LABELS)), 0.2, groups=sols, rng=rng)
 
 
+def run_table(
+    name: str,
+    configurations: Mapping[str, Mapping[str, Any]],
+    *,
+    settings: Mapping[str, Any],
+    baseline: str,
+    epochs: int | None = None,
+) -> None:
+    """Run what is missing of a table, as the options of the command say, and print it.
+
+    Parameters
+    ----------
+    name : str
+        Of the file in `results/`; if seconds are the budget, they are added.
+    configurations : dict of str to dict
+        Hyperparameters for each row of the table.
+    settings : dict
+        Those of all rows.
+    baseline : str
+        The row that the others are compared with.
+    epochs : int or None, default=None
+        Budget of a run; None for seconds, which are an option then.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", nargs="?", metavar="DATA.npz")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=configurations, metavar="ROW")
+    parser.add_argument("--table", action="store_true", help="only print what has been run")
+    if epochs is None:
+        parser.add_argument("--seconds", type=int, default=300, help="budget of a run")
+    args = parser.parse_args()
+    if not args.table and args.data is None:
+        parser.error("give the npz file with the images, or --table")
+    if epochs is None:
+        budget, name = {"time_limit": args.seconds}, f"{name}_{args.seconds}"
+    else:
+        budget = {"max_epochs": epochs}
+    record = RESULTS / f"{name}.jsonl"
+    wanted = args.only or configurations
+    for row, seed in () if args.table else missing_runs(record, wanted, args.seeds):
+        run = run_once(args.data, {**settings, **budget, **configurations[row]}, seed)
+        append_run(record, {"configuration": row, **run})
+        print(f"{row}, seed {seed}: {run['seconds']} s", flush=True)
+    print(table(read_runs(record), baseline))
+
+
 def run_once(path: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Train on one split and score it; one line of the record."""
+    """Train on one split and score it; one line of the record.
+
+    With "then" among the parameters, a second fit goes on from the first with those; it gets the
+    share of the time that "then" has under "time_share".
+    """
     X, y, sols = load_training_set(path)
     train, dev = development_split(y, sols, seed)
-    segmenter = MarsSegmenter(ignore_label=BACKGROUND, random_state=seed, **params)
+    first, then = dict(params), dict(params.get("then", {}))
+    first.pop("then", None)
+    if share := then.pop("time_share", None):
+        then["time_limit"] = share * first["time_limit"]
+        first["time_limit"] *= 1 - share
+    segmenter = MarsSegmenter(ignore_label=BACKGROUND, random_state=seed, **first)
     started = time.perf_counter()
     segmenter.fit(X[train], y[train], groups=sols[train])
+    if then:
+        segmenter.set_params(warm_start=True, **then)
+        segmenter.fit(X[train], y[train], groups=sols[train])
     seconds = time.perf_counter() - started
     predicted = segmenter.predict(X[dev])
     counts = {
