@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from skmars.device import choose_arithmetic
 from skmars.parameters import ARCHITECTURE
@@ -52,6 +53,8 @@ def make_net(
         lr=params["learning_rate"],
         batch_size=params["batch_size"],
         optimizer__weight_decay=params["weight_decay"],
+        # One pass over all weights; the other devices have no such kernel.
+        optimizer__fused=torch.device(device).type in {"cpu", "cuda"},
         module__in_channels=n_channels,
         module__n_classes=len(class_weight),
         **{f"module__{name}": params[name] for name in ARCHITECTURE},

@@ -21,7 +21,7 @@ class MovingAverage:
     Attributes
     ----------
     module : Module
-        A copy with the average.
+        A copy with the average, in evaluation mode.
 
     References
     ----------
@@ -32,7 +32,7 @@ class MovingAverage:
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
         self._average = AveragedModel(module, multi_avg_fn=self._blend, use_buffers=True)
-        self.module: nn.Module = self._average.module
+        self.module: nn.Module = self._average.module.eval()
 
     def update(self, module: nn.Module) -> None:
         """Take the weights after one more step into the average."""

@@ -126,7 +126,7 @@ def window_predictor(net: SegmentationNet, tta: bool) -> Callable[[np.ndarray], 
         outputs = _outputs(net, images, tta)
         return outputs if tta else outputs.softmax(dim=1)
 
-    net.module_.eval()
+    net.begin_prediction()
     return predict
 
 

@@ -144,23 +144,30 @@ class SegmentationNet(NeuralNet):
         return forward(self._module_to_run(), ((x - mean) / scale).float(), self.arithmetic)
 
     def _module_to_run(self) -> Callable[[Tensor], Tensor]:
-        """What the images go through: the module, compiled or, for prediction, folded."""
         if "_forward" in self.__dict__:
             return self._forward
         if self.module_.training:
             return self.module_
-        module = self.module_to_keep
+        return self.module_to_keep if self._folded is None else self._folded[1]
+
+    def begin_prediction(self) -> None:
+        """Leave training mode, and fold batch normalisations if weights have changed since."""
+        module = self.module_.eval()
         # Each change in place counts up the version of a tensor.
         tensors = itertools.chain(module.parameters(), module.buffers())
         versions = [tensor._version for tensor in tensors]
-        if self._folded is None or self._folded[0] != versions:
-            # Plain tensors, whatever mode the caller is in: they serve later calls as well.
-            with torch.inference_mode(False), torch.no_grad():
-                folded = fold_batch_norms(module)
-                if self.arithmetic.precision == "bfloat16":
-                    folded = folded.bfloat16()
-            self._folded = versions, folded
-        return self._folded[1]
+        if self._folded is not None and self._folded[0] == versions:
+            return
+        # Plain tensors, whatever mode the caller is in: they serve later calls as well.
+        with torch.inference_mode(False), torch.no_grad():
+            folded = fold_batch_norms(module)
+            if self.arithmetic.precision == "bfloat16":
+                folded = folded.bfloat16()
+        self._folded = versions, folded
+
+    def end_prediction(self) -> None:
+        """Forget what was folded: weights are about to change at every step."""
+        self._folded = None
 
     @property
     def module_to_keep(self) -> nn.Module:
@@ -305,6 +312,7 @@ def train(
     ]
     net.initialize_callbacks()
     net.batch_order, net.is_over, net.augment = rng, pace.is_over, augment
+    net.end_prediction()
     try:
         net.notify("on_train_begin", X=train_set)
         for number, phase in enumerate(plan.phases):
