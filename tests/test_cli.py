@@ -44,6 +44,7 @@ OPTIONS = {
     "weight_decay": ("--weight-decay 0", 0),
     "batch_size": ("--batch-size 4", 4),
     "max_epochs": ("--max-epochs 3", 3),
+    "ema_decay": ("--ema-decay 0.9", 0.9),
     "scheduler": ("--scheduler None", None),
     "scheduler_params": ("--scheduler-params {'warmup':0.1}", {"warmup": 0.1}),
     "time_limit": ("--time-limit 300", 300),
