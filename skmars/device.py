@@ -26,11 +26,13 @@ __all__ = [
 PRECISIONS = ("float32", "bfloat16")
 
 # A candidate has to beat the one before it by this much: near ties must not depend on chance.
-MARGIN = 1.15
+PRECISION_MARGIN = 1.15
+# Layouts differ little where channels last is supported at all, and round differently.
+LAYOUT_MARGIN = 1.5
 
 # Slower than the fastest by this much: out of the race at once. Where bfloat16 is imitated, a step
 # takes seconds.
-HOPELESS = 2.0
+HOPELESS = 3.0
 
 # Images `(n, C, H, W)` of each lap, and how often a candidate takes it: first a glance, to find
 # the hopeless.
@@ -109,7 +111,9 @@ def _fastest(device: str, n_threads: int, precisions: tuple[str, ...]) -> Arithm
             probes = _lap(probes, images, n_rounds, deadline)
     chosen, *others = probes
     for candidate in others:
-        if candidate.seconds * MARGIN < chosen.seconds:
+        same = candidate.arithmetic.precision == chosen.arithmetic.precision
+        margin = LAYOUT_MARGIN if same else PRECISION_MARGIN
+        if candidate.seconds * margin < chosen.seconds:
             chosen = candidate
     return chosen.arithmetic
 
