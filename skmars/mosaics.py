@@ -317,7 +317,7 @@ def _label(
     blocks = blend(
         [image],
         [windows],
-        window_predictor(net, settings.tta),
+        window_predictor(net.predictor(), settings.tta),
         settings.batch_size,
         first_row=first,
     )

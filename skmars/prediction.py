@@ -23,6 +23,9 @@ __all__ = [
 # Axes of (n, H, W) for the four flips of an image.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
 
+# Images `(n, C, h, w)` to logits.
+Infer = Callable[[Tensor], Tensor]
+
 EVERYWHERE = (slice(None), slice(None))
 
 
@@ -119,14 +122,13 @@ def coarsest_grid(net: SegmentationNet) -> int:
     return 2 ** len(net.module_.encoder)
 
 
-def window_predictor(net: SegmentationNet, tta: bool) -> Callable[[np.ndarray], Tensor]:
+def window_predictor(infer: Infer, tta: bool) -> Callable[[np.ndarray], Tensor]:
     """The function of images `(n, h, w)` or `(n, h, w, C)` that gives their probabilities."""
 
     def predict(images: np.ndarray) -> Tensor:
-        outputs = _outputs(net, images, tta)
+        outputs = _outputs(infer, images, tta)
         return outputs if tta else outputs.softmax(dim=1)
 
-    net.begin_prediction()
     return predict
 
 
@@ -154,13 +156,14 @@ def _scores(
             whole.setdefault((image.shape, image.dtype), []).append(place)
         else:
             larger.setdefault(size, []).append(place)
-    predict = window_predictor(net, settings.tta)
+    infer = net.predictor()
+    predict = window_predictor(infer, settings.tta)
     for places in whole.values():
         for start in range(0, len(places), settings.batch_size):
             batch = places[start : start + settings.batch_size]
             stacked = np.stack([images[place] for place in batch])
             # The highest logit is the highest probability, and cheaper.
-            outputs = predict(stacked) if normalised else _outputs(net, stacked, settings.tta)
+            outputs = predict(stacked) if normalised else _outputs(infer, stacked, settings.tta)
             yield batch, EVERYWHERE, outputs
     if window is None:
         return
@@ -175,18 +178,16 @@ def _scores(
         yield [order[block.image]], (block.rows, block.columns), block.probabilities[None]
 
 
-def _outputs(net: SegmentationNet, images: np.ndarray, tta: bool) -> Tensor:
+def _outputs(infer: Infer, images: np.ndarray, tta: bool) -> Tensor:
     """Logits of images, or mean probabilities over their flips."""
     with torch.inference_mode():
         if not tta:
-            return net.infer(channels_first(images))
-        flipped = [_flipped_probabilities(net, images, axes) for axes in FLIPS]
+            return infer(channels_first(images))
+        flipped = [_flipped_probabilities(infer, images, axes) for axes in FLIPS]
         return torch.stack(flipped).mean(dim=0)
 
 
-def _flipped_probabilities(
-    net: SegmentationNet, images: np.ndarray, axes: tuple[int, ...]
-) -> Tensor:
+def _flipped_probabilities(infer: Infer, images: np.ndarray, axes: tuple[int, ...]) -> Tensor:
     # In numpy, since torch cannot flip every dtype that images may have.
-    logits = net.infer(channels_first(np.flip(images, axes).copy()))
+    logits = infer(channels_first(np.flip(images, axes).copy()))
     return logits.softmax(dim=1).flip([axis + 1 for axis in axes])

@@ -1,5 +1,6 @@
 """One training run: the skorch net, the phases it goes through, and their time."""
 
+import functools
 import itertools
 import math
 import re
@@ -117,7 +118,8 @@ class SegmentationNet(NeuralNet):
         self.augment: Callable[[Batch], Batch] | None = None
         self.average: MovingAverage | None = None
         self.module_: AttentionASPPUNet
-        self._folded: tuple[list[int], nn.Module] | None = None
+        # The weights that were folded, and the result.
+        self._folded: tuple[list[Tensor], nn.Module] | None = None
 
     @property
     def _default_callbacks(self):
@@ -135,39 +137,32 @@ class SegmentationNet(NeuralNet):
 
     def infer(self, x: Tensor, **fit_params) -> Tensor:
         """Logits in float32 of images as given, `(n, C, H, W)` of any real dtype."""
+        if self.module_.training:
+            return self._logits(self.__dict__.get("_forward", self.module_), x)
+        return self._logits(self.module_to_keep, x)
+
+    def predictor(self) -> Callable[[Tensor], Tensor]:
+        """The function of images that gives their logits, for as long as the weights stay."""
+        self.module_.eval()
+        weights = [*self.module_.parameters(), *self.module_.buffers()]
+        # Whoever has changed them, and however: the values are compared.
+        if self._folded is None or not all(map(torch.equal, weights, self._folded[0])):
+            # Plain tensors, whatever mode the caller is in: they serve later calls as well.
+            with torch.inference_mode(False), torch.no_grad():
+                folded = fold_batch_norms(self.module_)
+                if self.arithmetic.precision == "bfloat16":
+                    folded = folded.bfloat16()
+                self._folded = [weight.detach().clone() for weight in weights], folded
+        return functools.partial(self._logits, self._folded[1])
+
+    def _logits(self, module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         x = x.to(self.device)
         if x.dtype != torch.float64:
             x = x.float()
         shape = (-1, 1, 1)
         mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).reshape(shape)
         scale = torch.tensor(self.scale, dtype=x.dtype, device=x.device).reshape(shape)
-        return forward(self._module_to_run(), ((x - mean) / scale).float(), self.arithmetic)
-
-    def _module_to_run(self) -> Callable[[Tensor], Tensor]:
-        if "_forward" in self.__dict__:
-            return self._forward
-        if self.module_.training:
-            return self.module_
-        return self.module_to_keep if self._folded is None else self._folded[1]
-
-    def begin_prediction(self) -> None:
-        """Leave training mode, and fold batch normalisations if weights have changed since."""
-        module = self.module_.eval()
-        # Each change in place counts up the version of a tensor.
-        tensors = itertools.chain(module.parameters(), module.buffers())
-        versions = [tensor._version for tensor in tensors]
-        if self._folded is not None and self._folded[0] == versions:
-            return
-        # Plain tensors, whatever mode the caller is in: they serve later calls as well.
-        with torch.inference_mode(False), torch.no_grad():
-            folded = fold_batch_norms(module)
-            if self.arithmetic.precision == "bfloat16":
-                folded = folded.bfloat16()
-        self._folded = versions, folded
-
-    def end_prediction(self) -> None:
-        """Forget what was folded: weights are about to change at every step."""
-        self._folded = None
+        return forward(module, ((x - mean) / scale).float(), self.arithmetic)
 
     @property
     def module_to_keep(self) -> nn.Module:
@@ -312,7 +307,6 @@ def train(
     ]
     net.initialize_callbacks()
     net.batch_order, net.is_over, net.augment = rng, pace.is_over, augment
-    net.end_prediction()
     try:
         net.notify("on_train_begin", X=train_set)
         for number, phase in enumerate(plan.phases):

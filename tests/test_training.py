@@ -729,3 +729,11 @@ def test_average_ends_with_the_fit(terrain, fast):
     segmenter.partial_fit(*terrain)
     assert segmenter.net_.average is None
     assert not torch.equal(before, segmenter.net_.module_.head.weight)
+
+
+def test_average_is_validated_where_training_is_compiled(terrain, fast, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    segmenter, _ = fit_averaged(terrain, fast, ema_decay=0.9, compile=True)
+    X, y = (part[:7] for part in terrain)
+    kept = segmenter.history_[segmenter.best_epoch_]
+    assert segmenter.score(X, y) == pytest.approx(kept["valid_mean_iou"], abs=1e-6)
