@@ -5,21 +5,14 @@
 Also prints which share of the time goes into other things than fits: the study's overhead.
 """
 
-import argparse
-
-from problem import of, run_missing
+from problem import arguments, of, run_missing
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", nargs="?", metavar="DATA.npz")
-    parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args()
+    args = arguments(__doc__, trials=40, seeds=3)
     settings = {
         "none": {"pruner": None, "n_trials": args.trials},
         "hyperband": {"pruner": "hyperband", "n_trials": args.trials},
-        "median": {"pruner": "median", "n_trials": args.trials},
     }
     table = run_missing("pruning", args.data, settings, args.seeds)
     print("\n| pruner | seconds | of those without | best score, each seed | mean |")

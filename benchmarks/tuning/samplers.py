@@ -3,18 +3,12 @@
 python benchmarks/tuning/samplers.py [DATA.npz] [--trials 40] [--seeds 5]
 """
 
-import argparse
-
 import numpy as np
-from problem import of, run_missing
+from problem import arguments, of, run_missing
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", nargs="?", metavar="DATA.npz")
-    parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    args = arguments(__doc__, trials=40, seeds=5)
     settings = {
         name: {"sampler": name, "pruner": None, "n_trials": args.trials}
         for name in ("tpe", "random")

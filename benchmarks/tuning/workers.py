@@ -5,19 +5,13 @@
 Both take turns, with trials of the same parameters; the start of the processes is included.
 """
 
-import argparse
-
-from problem import of, run_missing
+from problem import arguments, of, run_missing
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", nargs="?", metavar="DATA.npz")
-    parser.add_argument("--trials", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    args = arguments(__doc__, trials=16, rounds=3)
     # Chance chooses by the number of a trial alone, so that both train the same nets.
-    shared = {"sampler": "random", "pruner": None, "n_trials": args.trials}
+    shared = {"sampler": "random", "pruner": None, "n_threads": "auto", "n_trials": args.trials}
     settings = {"one": {**shared, "n_workers": 1}, "two": {**shared, "n_workers": 2}}
     table = run_missing("workers", args.data, settings, args.rounds)
     one, two = of(table, "one", "seconds"), of(table, "two", "seconds")
