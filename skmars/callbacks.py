@@ -28,6 +28,7 @@ class Pace(Callback):
     def initialize(self):
         """Forget how long steps and validations take; a new phase does not."""
         self.step_seconds_ = 0.0
+        self.n_timed_ = 0
         self.validation_seconds_: float | None = None
         return self
 
@@ -66,9 +67,10 @@ class Pace(Callback):
         return left < self._reserve() + self.step_seconds_ / 2
 
     def _reserve(self) -> float:
-        if self.validation_seconds_ is None:
-            return self.step_seconds_ * self.validation_steps
-        return self.validation_seconds_
+        if self.validation_seconds_ is not None:
+            return self.validation_seconds_
+        # The first batch of all warms up: a validation guessed from it may seem to fill the phase.
+        return self.step_seconds_ * self.validation_steps if self.n_timed_ > 1 else 0.0
 
     def on_epoch_begin(self, net, **kwargs):
         """Start the clock of the first batch."""
@@ -80,8 +82,9 @@ class Pace(Callback):
             return
         now = time.perf_counter()
         seconds = now - self.step_started_
-        # The first batch of all warms up; the fastest speaks for the others.
+        # The fastest speaks for the others.
         self.step_seconds_ = min(seconds, self.step_seconds_ or seconds)
+        self.n_timed_ += 1
         self.step_started_ = now
         self.n_done_ += 1
 

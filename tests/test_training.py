@@ -360,7 +360,7 @@ def test_time_limit_with_short_epochs(freeze, max_epochs, terrain, fast):
 
 
 @pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize(("freeze", "n_valid"), [(None, 600), ("encoder+bottleneck", 96)])
+@pytest.mark.parametrize(("freeze", "n_valid"), [(None, 400), ("encoder+bottleneck", 96)])
 def test_time_limit_within_an_epoch(freeze, n_valid, terrain, fast):
     limit = 2.0
     X, y = (np.concatenate([part] * 60) for part in terrain)  # 1,440 images
@@ -374,6 +374,22 @@ def test_time_limit_within_an_epoch(freeze, n_valid, terrain, fast):
     rates = {"train": 1e-3} | ({"fine_tune": 1e-4} if freeze else {})
     assert_in_time(seconds, limit, segmenter.history_, rates)
     assert segmenter.n_iter_ == len(rates)
+
+
+@pytest.mark.usefixtures("warm")
+def test_slow_first_batch_does_not_end_the_epoch(terrain, fast):
+    class SlowStart(Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.seconds = 0.3
+
+        def on_batch_begin(self, net, training=False, **kwargs):
+            time.sleep(self.seconds)
+            self.seconds = 0.0
+
+    X, y = (np.concatenate([part] * 60) for part in terrain)
+    params = {**fast, "base_channels": 8, "time_limit": 2.0, "callbacks": [SlowStart()]}
+    segmenter = MarsSegmenter(**params).fit(X, y, validation_data=(X[:200], y[:200]))
+    assert segmenter.n_iter_ == 1
 
 
 @pytest.mark.usefixtures("warm")
