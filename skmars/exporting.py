@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from skmars import __version__
 from skmars._files import replacing
-from skmars.nn import fold_batch_norms
 
 __all__ = ["OnnxMixin"]
 
@@ -58,7 +57,7 @@ class OnnxMixin:
         _check_installed()
         n_channels = self.n_channels_in_  # type: ignore[attr-defined]
         labeller = _Labeller(
-            self.net_.module_,  # type: ignore[attr-defined]
+            self.net_.folded(),  # type: ignore[attr-defined]
             *(self.mean_, self.scale_, self.classes_),  # type: ignore[attr-defined]
         )
         # Neither sizes that are equal nor sizes of 1, which would be taken for fixed.
@@ -91,7 +90,7 @@ class _Labeller(nn.Module):
 
     def __init__(self, net: nn.Module, mean: np.ndarray, scale: np.ndarray, classes: np.ndarray):
         super().__init__()
-        self.net = fold_batch_norms(net).cpu()
+        self.net = net.cpu()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).reshape(-1, 1, 1))
         self.register_buffer("classes", torch.from_numpy(classes.astype(np.int64)))

@@ -89,5 +89,6 @@ def make_plan(params: Mapping[str, Any], started: float) -> Plan:
         patience=params["patience"] if stops_early else None,
         time_limit=params["time_limit"],
         ema_decay=params["ema_decay"],
+        calibrate=params["calibration"] is not None,
         started=started,
     )

@@ -20,6 +20,12 @@ from skmars._averages import (
 )
 from skmars._boundaries import count_boundary_matches
 from skmars._mask_pairs import count_with_others, pair_masks, stack_masks
+from skmars.reliability import (
+    expected_calibration_error,
+    reliability_curve,
+    sparsification_curve,
+    sparsification_error,
+)
 
 if TYPE_CHECKING:
     from skmars.scorers import (
@@ -47,6 +53,7 @@ __all__ = [
     "boundary_f1_scorer",
     "class_iou_scorer",
     "confusion_counts",
+    "expected_calibration_error",
     "iou_from_counts",
     "iou_per_class",
     "make_scorers",
@@ -54,6 +61,9 @@ __all__ = [
     "mean_iou_scorer",
     "pixel_accuracy_score",
     "pixel_accuracy_scorer",
+    "reliability_curve",
+    "sparsification_curve",
+    "sparsification_error",
     "weighted_iou_score",
     "weighted_iou_scorer",
 ]

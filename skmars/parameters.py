@@ -52,6 +52,7 @@ CONSTRAINTS: dict[str, list] = {
     "early_stopping": ["boolean"],
     "patience": [Interval(Integral, 1, None, closed="left")],
     "augmentation": [Augmenter, None],
+    "calibration": [StrOptions({"temperature"}), None],
     "freeze": [StrOptions(set(FREEZABLE)), None],
     "fine_tune_epochs": [Interval(Integral, 1, None, closed="left")],
     "fine_tune_learning_rate": [Interval(Real, 0, None, closed="neither")],

@@ -103,6 +103,11 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         one. A cosine schedule under a `time_limit` is always completed.
     patience : int, default=10
         Epochs without an improvement, at least 1.
+    calibration : {"temperature"} or None, default=None
+        "temperature" divides the logits by the number that gives the probabilities of the held
+        out images their lowest cross entropy (Guo et al. 2017), for `predict_proba`. Labels stay
+        as they are, but for `tta` and `window`, which take means of probabilities. Used by
+        `fit`, which needs images to validate on; `partial_fit` has none.
     freeze : {"encoder", "encoder+bottleneck", "decoder"} or None, default=None
         What to freeze in a second phase of training, which starts from the result of the first;
         None for no second phase.
@@ -158,13 +163,16 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         The trained net; `net_.module_` is the torch module.
     history_ : list of dict
         For each epoch of all phases `epoch`, `phase`, `train_loss`, `learning_rate` and
-        `seconds`, with validation also `valid_loss` and `valid_mean_iou`.
+        `seconds`, with validation also `valid_loss` and `valid_mean_iou`, with `calibration` also
+        `temperature`.
     best_epoch_ : int
         Index of the row of `history_` whose weights the net has.
     n_iter_ : int
         Number of epochs.
     n_parameters_ : int
         Number of the net's trainable parameters.
+    temperature_ : float
+        What the logits are divided by; 1.0 without `calibration`.
     precision_, device_ : str
         What "auto" was resolved to.
 
@@ -212,6 +220,7 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         validation_fraction=0.1,
         early_stopping=True,
         patience=10,
+        calibration=None,
         freeze=None,
         fine_tune_epochs=10,
         fine_tune_learning_rate=2e-4,
@@ -252,6 +261,7 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         self.validation_fraction = validation_fraction
         self.early_stopping = early_stopping
         self.patience = patience
+        self.calibration = calibration
         self.freeze = freeze
         self.fine_tune_epochs = fine_tune_epochs
         self.fine_tune_learning_rate = fine_tune_learning_rate
@@ -311,6 +321,11 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
             valid_data = None if held_out is None else (X, y, sample_weight, held_out)
         else:
             rows, valid_data = np.arange(len(X)), self._check_valid(validation_data, X, classes)
+        if self.calibration is not None and valid_data is None:
+            raise ValueError(
+                f"calibration={self.calibration!r} needs images that are not trained on: give a "
+                "validation_fraction or validation_data"
+            )
         before = self._earlier_net(X, classes) if self.warm_start else None
         with self._computing(rng):
             self._start(X, rows, classes, counts)
@@ -416,6 +431,11 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         with compute_settings(self.n_threads):
             return predict_probabilities(self.net_, images, self._settings())
 
+    @property
+    def temperature_(self) -> float:
+        """What the logits are divided by."""
+        return self.history_[self.best_epoch_].get("temperature", 1.0)
+
     def _settings(self) -> Settings:
         return Settings(self.batch_size, self.tta, self.window, self.overlap)
 
@@ -500,6 +520,7 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         with self._computing(np.random.default_rng()):
             self.net_ = self._build_net()
         self.net_.module_.load_state_dict(weights)
+        self.net_.temperature = self.temperature_
         restore_history(self.net_, self.history_)
 
     def _train(self, train_set, valid_set, plan: Plan, rng: np.random.Generator) -> None:
@@ -519,4 +540,5 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
             verbose=int(self.verbose),
         )
         self.history_ = history_rows(self.net_)
+        self.net_.temperature = self.temperature_
         self.n_iter_ = len(self.history_)

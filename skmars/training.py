@@ -25,6 +25,7 @@ from skmars.losses import IGNORE_INDEX, make_loss
 from skmars.moving_average import MovingAverage
 from skmars.nn import AttentionASPPUNet, fold_batch_norms
 from skmars.schedules import ConstantRate
+from skmars.temperature import TemperatureScaling
 from skmars.transforms import Batch
 
 __all__ = [
@@ -45,6 +46,7 @@ HISTORY_COLUMNS = {
     "valid_loss": "valid_loss",
     "valid_mean_iou": "valid_mean_iou",
     "learning_rate": "learning_rate",
+    "temperature": "temperature",
     "seconds": "dur",
 }
 
@@ -117,9 +119,10 @@ class SegmentationNet(NeuralNet):
         self.is_over: Callable[[], bool] | None = None
         self.augment: Callable[[Batch], Batch] | None = None
         self.average: MovingAverage | None = None
+        self.temperature = 1.0
         self.module_: AttentionASPPUNet
-        # The weights that were folded, and the result.
-        self._folded: tuple[list[Tensor], nn.Module] | None = None
+        # The weights and the temperature that were folded, and the result.
+        self._folded: tuple[list[Tensor], float, nn.Module] | None = None
 
     @property
     def _default_callbacks(self):
@@ -146,14 +149,26 @@ class SegmentationNet(NeuralNet):
         self.module_.eval()
         weights = [*self.module_.parameters(), *self.module_.buffers()]
         # Whoever has changed them, and however: the values are compared.
-        if self._folded is None or not all(map(torch.equal, weights, self._folded[0])):
+        if (
+            self._folded is None
+            or self._folded[1] != self.temperature
+            or not all(map(torch.equal, weights, self._folded[0]))
+        ):
             # Plain tensors, whatever mode the caller is in: they serve later calls as well.
             with torch.inference_mode(False), torch.no_grad():
-                folded = fold_batch_norms(self.module_)
+                folded = self.folded()
                 if self.arithmetic.precision == "bfloat16":
                     folded = folded.bfloat16()
-                self._folded = [weight.detach().clone() for weight in weights], folded
-        return functools.partial(self._logits, self._folded[1])
+                copies = [weight.detach().clone() for weight in weights]
+                self._folded = copies, self.temperature, folded
+        return functools.partial(self._logits, self._folded[-1])
+
+    def folded(self) -> nn.Module:
+        """Copy the module for prediction, with normalisation and temperature in its weights."""
+        module = fold_batch_norms(self.module_)
+        for values in module.get_submodule("head").parameters():
+            values.data /= self.temperature
+        return module
 
     def _logits(self, module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         x = x.to(self.device)
@@ -237,6 +252,7 @@ class Plan:
     patience: int | None = None
     time_limit: float | None = None
     ema_decay: float | None = None
+    calibrate: bool = False
     started: float = field(default_factory=time.perf_counter)
 
     def deadline(self, number: int) -> float | None:
@@ -300,6 +316,7 @@ def train(
         ("valid_mean_iou", ValidationScore()),
         ("pace", pace),
         ("learning_rate", rate),
+        *([("temperature", TemperatureScaling())] if plan.calibrate else []),
         *([("best_weights", best)] if plan.keep_best else []),
         *callbacks,
         *([("progress_bar", ProgressBar())] if verbose > 1 else []),

@@ -51,6 +51,7 @@ OPTIONS = {
     "validation_fraction": ("--validation-fraction None", None),
     "early_stopping": ("--no-early-stopping", False),
     "patience": ("--patience 5", 5),
+    "calibration": ("--calibration temperature", "temperature"),
     "freeze": ("--freeze encoder+bottleneck", "encoder+bottleneck"),
     "fine_tune_epochs": ("--fine-tune-epochs 2", 2),
     "fine_tune_learning_rate": ("--fine-tune-learning-rate 1e-5", 1e-5),

@@ -178,6 +178,7 @@ OUT_OF_RANGE = {
     "validation_fraction": [0, 0.0, 1.0, 1, -0.1, 1.5, math.nan, "0.1"],
     "early_stopping": ["yes", None],
     "patience": [0, -1, 1.5, None],
+    "calibration": ["isotonic", True, 2.0],
     "freeze": ["head", "bottleneck", True, "Encoder"],
     "fine_tune_epochs": [0, -1, 1.5, None],
     "fine_tune_learning_rate": [0, -1e-3, math.nan, math.inf, None],

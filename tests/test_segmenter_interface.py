@@ -48,6 +48,7 @@ CHANGED = {
     "validation_fraction": None,
     "early_stopping": False,
     "patience": 6,
+    "calibration": "temperature",
     "freeze": "encoder",
     "fine_tune_epochs": 8,
     "fine_tune_learning_rate": 0.3,

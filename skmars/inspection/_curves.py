@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from skmars.inspection._figures import make_panels, require_matplotlib
+from skmars.inspection._figures import make_panels, require_matplotlib, tidy
 
 TRAIN_COLOR, VALID_COLOR = "#56607a", "#c9703a"
 
@@ -162,9 +162,7 @@ class LearningCurveDisplay:
         panel.set_title(title, fontsize="medium")
         panel.set(xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
         panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color="0.92")
-        panel.set_axisbelow(True)
+        tidy(panel)
         if title == "learning rate":
             panel.ticklabel_format(axis="y", scilimits=(-2, 3))
 

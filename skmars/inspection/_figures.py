@@ -32,3 +32,10 @@ def make_panels(ax, shape: tuple[int, int], size: tuple[float, float]) -> tuple[
         raise ValueError("ax must be a subplot, as it is divided into panels")
     ax.set_axis_off()
     return place.subgridspec(*shape).subplots(squeeze=False), ax.figure
+
+
+def tidy(panel) -> None:
+    """Draw a panel of curves with a light grid, without the frame's upper and right side."""
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(color="0.92")
+    panel.set_axisbelow(True)

@@ -1,0 +1,94 @@
+"""Temperature scaling: one number that brings a net's probabilities to what they promise."""
+
+import math
+
+import torch
+from scipy.optimize import minimize_scalar
+from skorch.callbacks import Callback
+from torch import Tensor
+from torch.nn import functional as F
+
+from skmars.losses import IGNORE_INDEX
+
+__all__ = ["TemperatureScaling", "best_temperature"]
+
+# A temperature outside of these says that there was nothing to learn it from.
+LOWEST, HIGHEST = 0.05, 20.0
+# Neighbouring pixels say the same: so many of an image tell as much as all of them.
+PIXELS_AN_IMAGE = 1024
+
+
+def best_temperature(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> float:
+    """Temperature by which logits are divided for the lowest cross entropy [1]_.
+
+    The order of the classes stays as it is, and so does every label that is predicted.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, K)
+    target : int64 Tensor of shape (n,)
+        True classes, of images that the net was not trained on.
+    weight : Tensor of shape (n,), default=None
+        Weights, at least 0.
+
+    Returns
+    -------
+    temperature : float
+        In [0.05, 20]; 1.0 if there is no pixel with a weight.
+
+    References
+    ----------
+    .. [1] Guo, C., Pleiss, G., Sun, Y., Weinberger, K. Q. (2017). On calibration of modern neural
+       networks. ICML, PMLR 70, 1321-1330.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmars.temperature import best_temperature
+    >>> logits = torch.tensor([[4.0, 0.0]]).repeat(4, 1)
+    >>> round(best_temperature(logits, torch.tensor([0, 0, 0, 1])), 2)  # 4 / log(3)
+    3.64
+    """
+    weight = torch.ones(len(target)) if weight is None else weight.float().cpu()
+    total = float(weight.sum())
+    if total == 0:
+        return 1.0
+    logits, target = logits.float().cpu(), target.cpu()
+
+    def cross_entropy(log_temperature: float) -> float:
+        losses = F.cross_entropy(logits * math.exp(-log_temperature), target, reduction="none")
+        return float(losses @ weight) / total
+
+    bounds = (math.log(LOWEST), math.log(HIGHEST))
+    found = minimize_scalar(cross_entropy, bounds=bounds, options={"xatol": 1e-3})
+    return math.exp(found.x)
+
+
+class TemperatureScaling(Callback):
+    """Record the best temperature of each epoch, from the logits that it is validated on."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Start without a pixel."""
+        self.parts_ = []
+
+    def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
+        """Take some pixels of a validation batch."""
+        if training:
+            return
+        target, weight = batch[1]
+        labelled = (target != IGNORE_INDEX).flatten().nonzero()[:, 0]
+        step = max(1, len(labelled) // (PIXELS_AN_IMAGE * len(target)))
+        chosen = labelled[::step]
+        pixels = y_pred.movedim(1, -1).flatten(0, -2)[chosen.to(y_pred.device)].cpu()
+        if weight is not None:
+            weight = weight.reshape(len(weight), *(weight.shape[1:] or (1, 1)))
+            weight = weight.expand_as(target).flatten()[chosen]
+        self.parts_.append((pixels, target.flatten()[chosen], weight))
+
+    def on_epoch_end(self, net, **kwargs):
+        """Record the temperature of the epoch."""
+        logits, target, weight = zip(*self.parts_, strict=True)
+        weights = None if weight[0] is None else torch.cat(weight)
+        temperature = best_temperature(torch.cat(logits), torch.cat(target), weights)
+        net.history.record("temperature", temperature)
+        self.parts_ = []
