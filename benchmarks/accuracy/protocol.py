@@ -1,18 +1,18 @@
 """What all accuracy benchmarks share: data, splits by scene, scores, a record, and a table.
 
-Whole sols (Martian days) are either trained on or scored, so that no scene is on both sides. A
-run is scored on sols that are held out of the training set; those of the test set are not looked
-at. Each run appends one line to a file of JSON lines, so that a benchmark that was stopped goes
-on where it was, and its table can be made at any time.
+Whole sols (Martian days) are either trained on or scored, so that no scene is on both sides.
+Choices are made on sols that are held out of the training set; those of the test set are looked
+at once, at the end, with `--test`. Each run appends one line to a file of JSON lines, so that a
+benchmark that was stopped goes on where it was, and its table can be made at any time.
 """
 
 import argparse
 import json
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # Before torch is loaded: another busy process must not bring the threads of both to a standstill.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -30,27 +30,57 @@ BACKGROUND = 0
 N_BOOTSTRAPS = 1000
 
 
-def load_training_set(path: str):
-    """Images, masks and sols of the training set, without the images that share one mask."""
+class Split(NamedTuple):
+    """Images, masks and sols to train on, and those to score."""
+
+    X: np.ndarray
+    y: np.ndarray
+    sols: np.ndarray
+    X_scored: np.ndarray
+    y_scored: np.ndarray
+    sols_scored: np.ndarray
+
+    def counts_by_sol(self, predicted: np.ndarray) -> dict[str, list[list[int]]]:
+        """Confusion matrix of each sol that is scored."""
+        return {
+            str(sol): confusion_counts(
+                self.y_scored[self.sols_scored == sol],
+                predicted[self.sols_scored == sol],
+                labels=LABELS,
+                ignore_label=BACKGROUND,
+            ).tolist()
+            for sol in np.unique(self.sols_scored)
+        }
+
+
+Run = Callable[[Split, Mapping[str, Any], int], dict[str, Any]]
+
+
+def make_split(path: str, seed: int, *, test: bool = False) -> Split:
+    """Whole sols to train on and to score, without the training images that share one mask.
+
+    The sols to score are a fifth of the training set's, another one for each seed, with the rare
+    classes in both parts; with `test`, those of the test set.
+    """
     data = load_an2dl(path)
     remover = OutlierRemover(method="repeated_mask").fit(data.images, data.target)
     kept = ~remover.outlier_mask_
-    return data.images[kept], data.target[kept], data.groups[kept]
-
-
-def development_split(y, sols, seed: int):
-    """Rows to train on and rows to score, whole sols each, with the rare classes in both."""
+    X, y, sols = data.images[kept], data.target[kept], data.groups[kept]
+    if test:
+        return Split(X, y, sols, data.test_images, data.test_target, data.test_groups)
     rng = np.random.default_rng(seed)
-    return holdout_split(class_counts(y, np.array(LABELS)), 0.2, groups=sols, rng=rng)
+    train, scored = holdout_split(class_counts(y, np.array(LABELS)), 0.2, groups=sols, rng=rng)
+    return Split(X[train], y[train], sols[train], X[scored], y[scored], sols[scored])
 
 
 def run_table(
     name: str,
     configurations: Mapping[str, Mapping[str, Any]],
     *,
-    settings: Mapping[str, Any],
     baseline: str,
+    settings: Mapping[str, Any] | None = None,
     epochs: int | None = None,
+    run: Run | None = None,
 ) -> None:
     """Run what is missing of a table, as the options of the command say, and print it.
 
@@ -60,44 +90,46 @@ def run_table(
         Of the file in `results/`; if seconds are the budget, they are added.
     configurations : dict of str to dict
         Hyperparameters for each row of the table.
-    settings : dict
-        Those of all rows.
     baseline : str
         The row that the others are compared with.
+    settings : dict
+        Hyperparameters of all rows.
     epochs : int or None, default=None
         Budget of a run; None for seconds, which are an option then.
+    run : callable, default=None
+        What takes a split, the hyperparameters of a row and a seed, and returns a line of the
+        record; by default `run_segmenter`.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("data", nargs="?", metavar="DATA.npz")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=configurations, metavar="ROW")
     parser.add_argument("--table", action="store_true", help="only print what has been run")
+    parser.add_argument("--test", action="store_true", help="score the sols of the test set")
     if epochs is None:
         parser.add_argument("--seconds", type=int, default=300, help="budget of a run")
     args = parser.parse_args()
     if not args.table and args.data is None:
         parser.error("give the npz file with the images, or --table")
-    if epochs is None:
-        budget, name = {"time_limit": args.seconds}, f"{name}_{args.seconds}"
-    else:
-        budget = {"max_epochs": epochs}
-    record = RESULTS / f"{name}.jsonl"
+    budget = {"time_limit": args.seconds} if epochs is None else {"max_epochs": epochs}
+    suffix = ("" if epochs else f"_{args.seconds}") + ("_test" if args.test else "")
+    record = RESULTS / f"{name}{suffix}.jsonl"
     wanted = args.only or configurations
     for row, seed in () if args.table else missing_runs(record, wanted, args.seeds):
-        run = run_once(args.data, {**settings, **budget, **configurations[row]}, seed)
-        append_run(record, {"configuration": row, **run})
-        print(f"{row}, seed {seed}: {run['seconds']} s", flush=True)
+        params = {**(settings or {}), **budget, **configurations[row]}
+        split = make_split(args.data, seed, test=args.test)
+        line = (run or run_segmenter)(split, params, seed)
+        append_run(record, {"configuration": row, "seed": seed, **line})
+        print(f"{row}, seed {seed}: {line['seconds']} s", flush=True)
     print(table(read_runs(record), baseline))
 
 
-def run_once(path: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Train on one split and score it; one line of the record.
+def run_segmenter(split: Split, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Train a MarsSegmenter and score it; one line of the record.
 
     With "then" among the parameters, a second fit goes on from the first with those; it gets the
     share of the time that "then" has under "time_share".
     """
-    X, y, sols = load_training_set(path)
-    train, dev = development_split(y, sols, seed)
     first, then = dict(params), dict(params.get("then", {}))
     first.pop("then", None)
     if share := then.pop("time_share", None):
@@ -105,29 +137,18 @@ def run_once(path: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
         first["time_limit"] *= 1 - share
     segmenter = MarsSegmenter(ignore_label=BACKGROUND, random_state=seed, **first)
     started = time.perf_counter()
-    segmenter.fit(X[train], y[train], groups=sols[train])
+    segmenter.fit(split.X, split.y, groups=split.sols)
     if then:
         segmenter.set_params(warm_start=True, **then)
-        segmenter.fit(X[train], y[train], groups=sols[train])
+        segmenter.fit(split.X, split.y, groups=split.sols)
     seconds = time.perf_counter() - started
-    predicted = segmenter.predict(X[dev])
-    counts = {
-        str(sol): confusion_counts(
-            y[dev][sols[dev] == sol],
-            predicted[sols[dev] == sol],
-            labels=LABELS,
-            ignore_label=BACKGROUND,
-        ).tolist()
-        for sol in np.unique(sols[dev])
-    }
     return {
-        "seed": seed,
         "seconds": round(seconds, 1),
         "epochs": segmenter.n_iter_,
-        "images_per_second": round(len(train) * segmenter.n_iter_ / seconds, 1),
+        "images_per_second": round(len(split.X) * segmenter.n_iter_ / seconds, 1),
         "n_parameters": segmenter.n_parameters_,
         "precision": segmenter.precision_,
-        "counts_by_sol": counts,
+        "counts_by_sol": split.counts_by_sol(segmenter.predict(split.X_scored)),
     }
 
 

@@ -38,4 +38,4 @@ CONFIGURATIONS = {
 
 
 if __name__ == "__main__":
-    run_table("report", CONFIGURATIONS, settings={}, baseline="+ attention")
+    run_table("report", CONFIGURATIONS, baseline="+ attention")
