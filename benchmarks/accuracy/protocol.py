@@ -205,12 +205,16 @@ def _mean_iou(counts: np.ndarray) -> np.ndarray:
 
 
 def table(runs: list[dict[str, Any]], baseline: str) -> str:
-    """Markdown: mean and range over seeds, the difference to a baseline, and IoU by class."""
+    """Markdown: mean and range over seeds, the difference to a baseline, and IoU by class.
+
+    Other figures that a run has under "scores" follow, as means over the seeds.
+    """
     by_name: dict[str, list[dict[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         by_name.setdefault(run["configuration"], []).append(run)
+    scores = sorted({name for run in runs for name in run.get("scores", ())})
     header = ["configuration", "seeds", "mean IoU", "range", f"minus {baseline}", "95 % interval"]
-    header += [f"IoU {label}" for label in LABELS] + ["images/s"]
+    header += [f"IoU {label}" for label in LABELS] + ["images/s", *scores]
     rows = [header, ["---"] * len(header)]
     for name, group in by_name.items():
         iou = np.array([iou_of(run) for run in group])
@@ -225,9 +229,15 @@ def table(runs: list[dict[str, Any]], baseline: str) -> str:
                 *_gain(group, others),
                 *(f"{value:.3f}" for value in np.nanmean(iou, axis=0)),
                 f"{np.mean([run['images_per_second'] for run in group]):.0f}",
+                *(_mean_score(group, name) for name in scores),
             ]
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _mean_score(runs, name: str) -> str:
+    values = [run["scores"][name] for run in runs if name in run.get("scores", ())]
+    return f"{np.mean(values):.4f}" if values else ""
 
 
 def _gain(runs, others) -> tuple[str, str]:
