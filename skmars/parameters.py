@@ -9,8 +9,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skmars.augmentation import Augmenter
 from skmars.losses import make_loss
 from skmars.nn import BLOCKS, FREEZABLE, SKIPS
+from skmars.prediction.windows import check_window
 from skmars.schedules import SCHEDULERS, make_schedule
-from skmars.windows import check_window
 
 __all__ = ["ARCHITECTURE", "CONSTRAINTS", "check_together"]
 

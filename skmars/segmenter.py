@@ -13,20 +13,20 @@ from skmars.base import BaseSegmenter
 from skmars.batches import SegmentationDataset, measure_scaling
 from skmars.device import choose_device, compute_settings
 from skmars.exporting import OnnxMixin
-from skmars.fitting import make_net, make_plan
 from skmars.model_selection import class_counts, holdout_split
-from skmars.mosaics import MosaicMixin
 from skmars.parameters import ARCHITECTURE, CONSTRAINTS, check_together
 from skmars.persistence import PersistenceMixin
-from skmars.prediction import Settings, predict_labels, predict_probabilities
-from skmars.training import (
+from skmars.prediction.mosaics import MosaicMixin
+from skmars.prediction.predict import Settings, predict_labels, predict_probabilities
+from skmars.training.net import SegmentationNet
+from skmars.training.run import (
     Phase,
     Plan,
-    SegmentationNet,
     history_rows,
     restore_history,
     train,
 )
+from skmars.training.setup import make_net, make_plan
 from skmars.weighting import class_weights
 
 __all__ = ["MarsSegmenter"]

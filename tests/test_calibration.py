@@ -23,7 +23,7 @@ from skmars.metrics import (
     sparsification_curve,
     sparsification_error,
 )
-from skmars.temperature import TemperatureScaling, best_temperature
+from skmars.training.temperature import TemperatureScaling, best_temperature
 
 LABELS = np.array([3, 7, 9])
 IGNORED = 255

@@ -13,8 +13,8 @@ from PIL import Image
 
 from skmars import Augmenter, MarsSegmenter, __version__, _command_files, cli, commands
 from skmars.cli import main
+from skmars.cli.options import parameter_texts
 from skmars.datasets import load_image_folder
-from skmars.options import parameter_texts
 from skmars.tuning import SegmenterSearchCV, suggest_params
 from skmars.tuning.storages import open_storage
 
@@ -366,7 +366,7 @@ class TestFolders:
 
 class TestDemo:
     def test_arguments(self, monkeypatch, run):
-        from skmars import demo
+        from skmars.cli import demo
 
         calls = []
         monkeypatch.setattr(demo, "run_demo", lambda *args, **kwargs: calls.append((args, kwargs)))

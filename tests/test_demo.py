@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from skmars import MarsSegmenter, demo
+from skmars.cli.demo import run_demo
 from skmars.datasets import make_terrain
-from skmars.demo import run_demo
 
 METHODS = ["segmenter", "grey value", "majority"]
 FILES = [

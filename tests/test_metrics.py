@@ -7,13 +7,13 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import confusion_matrix, jaccard_score, make_scorer
 from sklearn.model_selection import KFold, cross_val_score
 
-from skmars import _mask_pairs
 from skmars.metrics import (
     boundary_f1_score,
     boundary_f1_scorer,
     confusion_counts,
     iou_from_counts,
     iou_per_class,
+    mask_pairs,
     mean_iou_score,
     mean_iou_scorer,
 )
@@ -40,7 +40,7 @@ def ravel(*masks):
 
 @pytest.fixture(params=[2**17, 50], ids=["one chunk", "small chunks"])
 def chunk(request, monkeypatch):
-    monkeypatch.setattr(_mask_pairs, "CHUNK", request.param)
+    monkeypatch.setattr(mask_pairs, "CHUNK", request.param)
 
 
 @pytest.mark.usefixtures("chunk")

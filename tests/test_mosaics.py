@@ -10,8 +10,8 @@ from sklearn.exceptions import NotFittedError
 
 from skmars import MarsSegmenter
 from skmars.datasets import make_terrain
-from skmars.mosaics import fitting_side
-from skmars.windows import cover
+from skmars.prediction.mosaics import fitting_side
+from skmars.prediction.windows import cover
 
 HEIGHT, WIDTH = 150, 210
 FIXED = {

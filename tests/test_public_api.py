@@ -52,7 +52,9 @@ PUBLIC = {
         "make_loss",
     },
     "skmars.metrics": {
+        "ReliabilityCurve",
         "SegmentationScorer",
+        "SparsificationCurve",
         "boundary_f1_score",
         "boundary_f1_scorer",
         "class_iou_scorer",
@@ -69,23 +71,6 @@ PUBLIC = {
         "sparsification_curve",
         "sparsification_error",
         "weighted_iou_score",
-        "weighted_iou_scorer",
-    },
-    "skmars.reliability": {
-        "ReliabilityCurve",
-        "SparsificationCurve",
-        "expected_calibration_error",
-        "reliability_curve",
-        "sparsification_curve",
-        "sparsification_error",
-    },
-    "skmars.scorers": {
-        "SegmentationScorer",
-        "boundary_f1_scorer",
-        "class_iou_scorer",
-        "make_scorers",
-        "mean_iou_scorer",
-        "pixel_accuracy_scorer",
         "weighted_iou_scorer",
     },
     "skmars.datasets": {

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skmars import MarsSegmenter
-from skmars.windows import cover
+from skmars.prediction.windows import cover
 
 SIDE = (32, 48)
 

@@ -99,7 +99,7 @@ class Turns:
 def measure(folder: Path, window: list[int] | None, share: float) -> dict[str, float]:
     """Predict the mosaic in a folder, in turns with tiles of it."""
     from skmars import MarsSegmenter
-    from skmars.mosaics import fitting_side
+    from skmars.prediction.mosaics import fitting_side
 
     peak = Peak()
     segmenter = MarsSegmenter.load(folder / "model.skmars")

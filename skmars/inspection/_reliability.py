@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from skmars.inspection._figures import make_panels, require_matplotlib, tidy
-from skmars.reliability import reliability_curve, sparsification_curve
+from skmars.metrics.reliability import reliability_curve, sparsification_curve
 
 BAR_COLOR, BEST_COLOR = "#2f8f8b", "#56607a"
 CURVE_COLORS = ("#c9703a", "#2f8f8b", "#9b2583", "#f1cb5b")

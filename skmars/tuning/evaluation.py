@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import cross_validate
 
-from skmars.scorers import SegmentationScorer
+from skmars.metrics.scorers import SegmentationScorer
 from skmars.tuning.pruning import PruningCallback
 from skmars.tuning.spaces import Space, find_steps, suggest_params
 

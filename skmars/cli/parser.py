@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from skmars import __version__, commands
+from skmars import __version__
+from skmars.cli import commands
 
 __all__ = ["main"]
 
@@ -186,7 +187,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_outliers(parser: argparse.ArgumentParser) -> None:
-    from skmars.options import read_value
+    from skmars.cli.options import read_value
 
     add = parser.add_argument
     add("data", metavar="DATA", help=DATA_HELP)
@@ -215,7 +216,7 @@ def _add_outliers(parser: argparse.ArgumentParser) -> None:
 
 def _add_hyperparameters(parser: argparse.ArgumentParser, *, fixed: bool = False) -> None:
     from skmars.augmentation import Augmenter
-    from skmars.options import add_parameters
+    from skmars.cli.options import add_parameters
     from skmars.segmenter import MarsSegmenter
 
     # Callbacks are objects, which a shell has none of; an Augmenter is told by its parts.

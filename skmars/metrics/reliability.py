@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skmars._mask_pairs import check_labels, stack_masks
+from skmars.metrics.mask_pairs import check_labels, stack_masks
 
 __all__ = [
     "ReliabilityCurve",

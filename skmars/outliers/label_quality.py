@@ -7,7 +7,7 @@ from scipy import ndimage
 from sklearn.base import clone
 from sklearn.naive_bayes import GaussianNB
 
-from skmars._image_features import intensity_scale
+from skmars.outliers.image_features import intensity_scale
 
 __all__ = ["label_quality", "mask_fit"]
 

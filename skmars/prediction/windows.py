@@ -106,7 +106,7 @@ def cover(length: int, side: int, overlap: float, grid: int = 1) -> list[Span]:
 
     Examples
     --------
-    >>> from skmars.windows import cover
+    >>> from skmars.prediction.windows import cover
     >>> [(span.start, span.stop, span.kept) for span in cover(24, 16, 0.5, grid=4)]
     [(0, 16, slice(0, 14, None)), (8, 24, slice(10, 24, None))]
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skmars import __version__
-from skmars._command_files import (
+from skmars.cli.files import (
     check_output,
     choose_writer,
     load_images,
@@ -28,7 +28,7 @@ __all__ = ["demo", "export", "fit", "info", "outliers", "predict", "score", "tun
 
 def demo(args: argparse.Namespace) -> None:
     """Train on generated terrain or a file, score, and draw pictures."""
-    from skmars.demo import run_demo
+    from skmars.cli.demo import run_demo
 
     run_demo(args.data, args.output, time_limit=args.time_limit, random_state=args.random_state)
 
@@ -50,7 +50,7 @@ def fit(args: argparse.Namespace) -> None:
 def _hyperparameters(args: argparse.Namespace) -> dict[str, Any]:
     """Parameters of the segmenter that were given as options."""
     from skmars.augmentation import Augmenter
-    from skmars.options import chosen_parameters
+    from skmars.cli.options import chosen_parameters
     from skmars.segmenter import MarsSegmenter
 
     params = chosen_parameters(vars(args), MarsSegmenter)

@@ -88,6 +88,7 @@ def _write_file(masks: Any, path: Path) -> None:
 
 
 def write_folder(masks: Sequence["np.ndarray"], names: Sequence[str], folder: Path) -> None:
+    """Write each mask as a picture of its labels."""
     import numpy as np
     from PIL import Image
 
@@ -101,6 +102,7 @@ def write_folder(masks: Sequence["np.ndarray"], names: Sequence[str], folder: Pa
 
 
 def write_outliers(remover: Any, path: Path) -> None:
+    """Write a row for each image that was taken, with the reason."""
     import csv
 
     with open(path, "w", encoding="utf-8", newline="") as file:

@@ -47,6 +47,7 @@ class MaskPairs(NamedTuple):
 
 
 def pair_masks(y_true: Any, y_pred: Any, sample_weight: Any) -> MaskPairs:
+    """Check true and predicted masks with their weights, and bring them into one form."""
     true, pred = _as_masks("y_true", y_true), _as_masks("y_pred", y_pred)
     if len(true) != len(pred):
         raise ValueError(f"y_true and y_pred differ in length: {len(true)} and {len(pred)}")

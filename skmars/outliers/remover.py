@@ -9,11 +9,11 @@ from sklearn.model_selection import KFold, check_cv
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skmars import _validation as check
-from skmars._image_features import FEATURE_NAMES, image_features
-from skmars._label_quality import label_quality, mask_fit
-from skmars._shared_masks import find_copies, find_shared_masks
 from skmars._tags import ImageInputMixin
-from skmars._tail_scores import (
+from skmars.outliers.image_features import FEATURE_NAMES, image_features
+from skmars.outliers.label_quality import label_quality, mask_fit
+from skmars.outliers.shared_masks import find_copies, find_shared_masks
+from skmars.outliers.tail_scores import (
     find_cut,
     robust_deviations,
     separate,

@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 from skmars import _validation as check
 from skmars._files import replacing
 from skmars.device import compute_settings
-from skmars.prediction import Settings, coarsest_grid, most_probable, window_predictor
-from skmars.training import SegmentationNet
-from skmars.windows import Windows, blend, check_window
+from skmars.prediction.predict import Settings, coarsest_grid, most_probable, window_predictor
+from skmars.prediction.windows import Windows, blend, check_window
+from skmars.training.net import SegmentationNet
 
 __all__ = ["Checkpoint", "MosaicMixin", "fitting_side"]
 

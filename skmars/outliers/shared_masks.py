@@ -113,7 +113,7 @@ def count_corners(mask: np.ndarray) -> int:
     Examples
     --------
     >>> import numpy as np
-    >>> from skmars._shared_masks import count_corners
+    >>> from skmars.outliers.shared_masks import count_corners
     >>> mask = np.zeros((6, 6), dtype=int)
     >>> mask[2:4, 1:4] = 1
     >>> count_corners(mask)

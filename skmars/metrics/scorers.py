@@ -9,9 +9,10 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from skmars._averages import Absent, frequency_weighted, mean_of_present, share_right
-from skmars._mask_pairs import check_labels, count_with_others, pair_masks
-from skmars.metrics import boundary_f1_score, iou_from_counts
+from skmars.metrics.averages import Absent, frequency_weighted, mean_of_present, share_right
+from skmars.metrics.boundary_f1 import boundary_f1_score
+from skmars.metrics.confusion import iou_from_counts
+from skmars.metrics.mask_pairs import check_labels, count_with_others, pair_masks
 
 __all__ = [
     "SegmentationScorer",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from skmars.batches import channels_first
-from skmars.training import SegmentationNet
-from skmars.windows import Windows, blend, check_window
+from skmars.prediction.windows import Windows, blend, check_window
+from skmars.training.net import SegmentationNet
 
 __all__ = [
     "Settings",
@@ -69,7 +69,7 @@ def predict_labels(
     Raises
     ------
     ValueError
-        If window or overlap are not as described in `skmars.windows.check_window`.
+        If window or overlap are not as described in `skmars.prediction.windows.check_window`.
     """
     labels = _allocate(images, (), classes.dtype)
     for places, region, scores in _scores(net, images, settings):
@@ -100,7 +100,7 @@ def predict_probabilities(
     Raises
     ------
     ValueError
-        If window or overlap are not as described in `skmars.windows.check_window`.
+        If window or overlap are not as described in `skmars.prediction.windows.check_window`.
     """
     n_classes = net.module_.head.out_channels
     probabilities = _allocate(images, (n_classes,), np.dtype(np.float32))

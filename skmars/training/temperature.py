@@ -44,7 +44,7 @@ def best_temperature(logits: Tensor, target: Tensor, weight: Tensor | None = Non
     Examples
     --------
     >>> import torch
-    >>> from skmars.temperature import best_temperature
+    >>> from skmars.training.temperature import best_temperature
     >>> logits = torch.tensor([[4.0, 0.0]]).repeat(4, 1)
     >>> round(best_temperature(logits, torch.tensor([0, 0, 0, 1])), 2)  # 4 / log(3)
     3.64

@@ -9,7 +9,8 @@ import torch
 from skmars.device import choose_arithmetic
 from skmars.parameters import ARCHITECTURE
 from skmars.schedules import make_schedule
-from skmars.training import Criterion, Phase, Plan, SegmentationNet
+from skmars.training.net import Criterion, SegmentationNet
+from skmars.training.run import Phase, Plan
 
 __all__ = ["make_net", "make_plan"]
 

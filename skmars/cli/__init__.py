@@ -1,0 +1,5 @@
+"""The command line of skmars."""
+
+from skmars.cli.parser import main
+
+__all__ = ["main"]

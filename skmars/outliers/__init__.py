@@ -1,0 +1,5 @@
+"""Finding images that have no place in a training set."""
+
+from skmars.outliers.remover import OutlierRemover
+
+__all__ = ["OutlierRemover"]

@@ -1,0 +1,1 @@
+"""From images of any size to labels and probabilities."""

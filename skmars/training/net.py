@@ -1,0 +1,197 @@
+"""The skorch net that is trained: batches of arrays in, losses and logits out."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from torch import Tensor, nn
+
+from skmars.batches import Batches
+from skmars.device import Arithmetic, forward, set_layout
+from skmars.losses import IGNORE_INDEX, make_loss
+from skmars.nn import AttentionASPPUNet, fold_batch_norms
+from skmars.training.moving_average import MovingAverage
+from skmars.transforms import Batch
+
+__all__ = ["Criterion", "SegmentationNet", "StopPhase"]
+
+
+class StopPhase(Exception):
+    """A callback has asked for the end of a phase."""
+
+
+class Criterion(nn.Module):
+    """A loss with its class weights.
+
+    Parameters
+    ----------
+    loss : str or callable
+        Names of `skmars.losses`, or a callable of `(logits, target)`, which gets no weights.
+    params : dict
+        Parameters of the named losses.
+    class_weight : ndarray of shape (n_classes,) or None
+        Weights of the classes.
+    """
+
+    class_weight: Tensor | None
+
+    def __init__(
+        self, loss: str | Callable, params: Mapping[str, Any], class_weight: np.ndarray | None
+    ):
+        super().__init__()
+        self.is_named = isinstance(loss, str)
+        self.loss = make_loss(loss, **params) if isinstance(loss, str) else loss
+        weight = None if class_weight is None else torch.as_tensor(class_weight).float()
+        self.register_buffer("class_weight", weight)
+
+    def forward(
+        self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Loss of logits `(n, K, H, W)` against class indices `(n, H, W)`."""
+        if not self.is_named:
+            return self.loss(logits, target)
+        return self.loss(
+            logits,
+            target,
+            weight=self.class_weight,
+            ignore_index=IGNORE_INDEX,
+            sample_weight=sample_weight,
+        )
+
+
+class SegmentationNet(NeuralNet):
+    """skorch's net for arrays of images: sliced batches, scaling, precision and layout.
+
+    Parameters
+    ----------
+    criterion : Criterion
+        The loss.
+    arithmetic : Arithmetic
+        Precision and memory layout.
+    mean, scale : ndarray of shape (n_channels,)
+        Subtracted from each channel of the images, and divided by.
+    **kwargs
+        As in `skorch.NeuralNet`, `module__...` among them.
+    """
+
+    def __init__(self, criterion, *, arithmetic: Arithmetic, mean, scale, **kwargs):
+        super().__init__(
+            AttentionASPPUNet, criterion, optimizer=torch.optim.AdamW, train_split=None, **kwargs
+        )
+        self.arithmetic = arithmetic
+        self.mean = mean
+        self.scale = scale
+        self.batch_order: np.random.Generator | None = None
+        self.is_over: Callable[[], bool] | None = None
+        self.augment: Callable[[Batch], Batch] | None = None
+        self.average: MovingAverage | None = None
+        self.temperature = 1.0
+        self.module_: AttentionASPPUNet
+        # The weights and the temperature that were folded, and the result.
+        self._folded: tuple[list[Tensor], float, nn.Module] | None = None
+
+    @property
+    def _default_callbacks(self):
+        return []
+
+    def initialize_module(self):
+        """Build the module in the memory layout that convolutions are computed in."""
+        super().initialize_module()
+        set_layout(self.module_, self.arithmetic)
+        return self
+
+    def use_compiler(self) -> None:
+        """Compile the forward pass for the rest of this process."""
+        self._forward = torch.compile(self.module_.forward)
+
+    def infer(self, x: Tensor, **fit_params) -> Tensor:
+        """Logits in float32 of images as given, `(n, C, H, W)` of any real dtype."""
+        if self.module_.training:
+            return self._logits(self.__dict__.get("_forward", self.module_), x)
+        return self._logits(self.module_to_keep, x)
+
+    def predictor(self) -> Callable[[Tensor], Tensor]:
+        """The function of images that gives their logits, for as long as the weights stay."""
+        self.module_.eval()
+        weights = [*self.module_.parameters(), *self.module_.buffers()]
+        # Whoever has changed them, and however: the values are compared.
+        if (
+            self._folded is None
+            or self._folded[1] != self.temperature
+            or not all(map(torch.equal, weights, self._folded[0]))
+        ):
+            # Plain tensors, whatever mode the caller is in: they serve later calls as well.
+            with torch.inference_mode(False), torch.no_grad():
+                folded = self.folded()
+                if self.arithmetic.precision == "bfloat16":
+                    folded = folded.bfloat16()
+                copies = [weight.detach().clone() for weight in weights]
+                self._folded = copies, self.temperature, folded
+        return functools.partial(self._logits, self._folded[-1])
+
+    def folded(self) -> nn.Module:
+        """Copy the module for prediction, with normalisation and temperature in its weights."""
+        module = fold_batch_norms(self.module_)
+        for values in module.get_submodule("head").parameters():
+            values.data /= self.temperature
+        return module
+
+    def _logits(self, module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        x = x.to(self.device)
+        if x.dtype != torch.float64:
+            x = x.float()
+        shape = (-1, 1, 1)
+        mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).reshape(shape)
+        scale = torch.tensor(self.scale, dtype=x.dtype, device=x.device).reshape(shape)
+        return forward(module, ((x - mean) / scale).float(), self.arithmetic)
+
+    @property
+    def module_to_keep(self) -> nn.Module:
+        """The module with the weights that training is for: their average, if one is taken."""
+        return self.module_ if self.average is None else self.average.module
+
+    def train_step(self, batch, **fit_params):
+        """Take a step, and the new weights into their average."""
+        step = super().train_step(batch, **fit_params)
+        if self.average is not None:
+            self.average.update(self.module_)
+        return step
+
+    def train_step_single(self, batch, **fit_params):
+        """Change the batch at random, if that is wanted, and take a step."""
+        if self.augment is not None:
+            images, (target, weight) = batch
+            images = images.to(self.device)
+            if images.dtype != torch.float64:
+                images = images.float()
+            changed = self.augment(Batch(images, target.to(self.device), weight))
+            batch = changed.images, (changed.target, changed.weight)
+        return super().train_step_single(batch, **fit_params)
+
+    def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
+        """Loss of a batch whose `y_true` is a pair of target and weights."""
+        target, weight = (None if part is None else part.to(y_pred.device) for part in y_true)
+        return self.criterion_(y_pred, target, weight)
+
+    def get_iterator(self, dataset, training=False) -> Batches:
+        """Slice the data set; training batches are shuffled and end with the phase."""
+        if not training:
+            return Batches(dataset, self.batch_size)
+        return Batches(dataset, self.batch_size, self.batch_order, self.is_over)
+
+    def notify(self, method_name, **cb_kwargs):
+        """Call a method of all callbacks; each may stop the phase the way skorch's own do."""
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt as interrupt:
+            raise StopPhase from interrupt
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        # Compiled code cannot be pickled; the module it was made from is, and what is folded can
+        # be made from it.
+        state.pop("_forward", None)
+        return state | {"_folded": None}

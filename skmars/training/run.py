@@ -1,0 +1,214 @@
+"""One training run: the phases it goes through, their time, and what becomes of it."""
+
+import itertools
+import math
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from skorch.callbacks import EpochTimer, PassthroughScoring, PrintLog, ProgressBar
+from skorch.helper import predefined_split
+from skorch.history import History
+
+from skmars.batches import SegmentationDataset
+from skmars.schedules import ConstantRate
+from skmars.training.callbacks import BestWeights, LearningRate, Pace, ValidationScore
+from skmars.training.moving_average import MovingAverage
+from skmars.training.net import SegmentationNet, StopPhase
+from skmars.training.temperature import TemperatureScaling
+from skmars.transforms import Batch
+
+__all__ = ["Phase", "Plan", "history_rows", "restore_history", "train"]
+
+# Names of ours and of skorch.
+HISTORY_COLUMNS = {
+    "epoch": "epoch",
+    "phase": "phase",
+    "train_loss": "train_loss",
+    "valid_loss": "valid_loss",
+    "valid_mean_iou": "valid_mean_iou",
+    "learning_rate": "learning_rate",
+    "temperature": "temperature",
+    "seconds": "dur",
+}
+
+# Share of the time of a training step that the forward pass takes.
+FORWARD_SHARE = 0.35
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training at one learning rate, with a part of the net frozen or none."""
+
+    name: str
+    max_epochs: int
+    learning_rate: float
+    freeze: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that says how long and at which rate a net is trained."""
+
+    phases: Sequence[Phase]
+    schedule: Callable[[], ConstantRate] = ConstantRate
+    keep_best: bool = False
+    patience: int | None = None
+    time_limit: float | None = None
+    ema_decay: float | None = None
+    calibrate: bool = False
+    started: float = field(default_factory=time.perf_counter)
+
+    def deadline(self, number: int) -> float | None:
+        """When a phase has to be over: phases share the time as they share the epochs."""
+        if self.time_limit is None:
+            return None
+        epochs = [phase.max_epochs for phase in self.phases]
+        return self.started + self.time_limit * sum(epochs[: number + 1]) / sum(epochs)
+
+
+def train(
+    net: SegmentationNet,
+    train_set: SegmentationDataset,
+    valid_set: SegmentationDataset | None,
+    plan: Plan,
+    *,
+    rng: np.random.Generator,
+    augment: Callable[[Batch], Batch] | None = None,
+    callbacks: Sequence[Any] = (),
+    verbose: int = 0,
+) -> int:
+    """Train an initialised net through the phases of a plan.
+
+    Parameters
+    ----------
+    net : SegmentationNet
+        Initialised; its history and its optimizer's state go on.
+    train_set, valid_set : SegmentationDataset
+        What is trained and validated on; None for no validation.
+    plan : Plan
+        Phases, rates and limits.
+    rng : numpy.random.Generator
+        Shuffles the images.
+    augment : callable or None
+        Changes each training batch, with its images as given but floating.
+    callbacks : sequence
+        More skorch callbacks.
+    verbose : int
+        0 is silent, 1 prints a row an epoch, 2 shows a bar over the batches as well.
+
+    Returns
+    -------
+    best_epoch : int
+        Index of the row in the net's history whose weights the net has now.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is no longer finite.
+    """
+    n_valid = 0 if valid_set is None else len(valid_set)
+    pace = Pace(FORWARD_SHARE * n_valid / net.batch_size)
+    rate, best = LearningRate(pace), BestWeights()
+    net.verbose = verbose
+    net.max_epochs = sum(phase.max_epochs for phase in plan.phases)
+    net.train_split = None if valid_set is None else predefined_split(valid_set)
+    net.callbacks = [
+        ("epoch_timer", EpochTimer()),
+        ("train_loss", PassthroughScoring("train_loss", on_train=True)),
+        ("valid_loss", PassthroughScoring("valid_loss")),
+        ("valid_mean_iou", ValidationScore()),
+        ("pace", pace),
+        ("learning_rate", rate),
+        *([("temperature", TemperatureScaling())] if plan.calibrate else []),
+        *([("best_weights", best)] if plan.keep_best else []),
+        *callbacks,
+        *([("progress_bar", ProgressBar())] if verbose > 1 else []),
+        *([("print_log", PrintLog(sink=_print_row))] if verbose else []),
+    ]
+    net.initialize_callbacks()
+    net.batch_order, net.is_over, net.augment = rng, pace.is_over, augment
+    try:
+        net.notify("on_train_begin", X=train_set)
+        for number, phase in enumerate(plan.phases):
+            n_batches = phase.max_epochs * len(net.get_iterator(train_set, training=True))
+            pace.begin_phase(phase.name, n_batches, plan.deadline(number))
+            rate.begin_phase(phase.learning_rate, plan.schedule())
+            best.begin_phase()
+            net.module_.freeze(phase.freeze)
+            if number:
+                net.initialize_optimizer()
+            if plan.ema_decay is not None:
+                net.average = MovingAverage(net.module_, plan.ema_decay)
+            # However short the time, there has to be a net that was trained.
+            if number == 0 or not pace.is_over():
+                _run_phase(net, train_set, pace, best, phase.max_epochs, plan.patience)
+            if plan.keep_best:
+                best.restore(net)
+            elif net.average is not None:
+                net.module_.load_state_dict(net.average.module.state_dict())
+        net.notify("on_train_end", X=train_set)
+    finally:
+        # The net outlives the run; the data, the best weights' copy and the clock do not.
+        net.module_.freeze(None)
+        net.train_split = net.callbacks = None
+        net.batch_order = net.is_over = net.augment = net.average = None
+        net.callbacks_ = []
+    return best.epoch_ if plan.keep_best else len(net.history) - 1
+
+
+def _run_phase(
+    net: SegmentationNet,
+    train_set: SegmentationDataset,
+    pace: Pace,
+    best: BestWeights,
+    max_epochs: int,
+    patience: int | None,
+) -> None:
+    for n_done in itertools.count(1):
+        try:
+            net.fit_loop(train_set, epochs=1)
+        except StopPhase:
+            if net.history and "learning_rate" not in net.history[-1]:
+                # Stopped within the epoch: a row without its figures helps nobody.
+                del net.history[-1]
+            return
+        loss = net.history[-1, "train_loss"]
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss is {loss} after epoch {len(net.history)}: "
+                "training has diverged; a lower learning_rate may help"
+            )
+        finished = n_done >= max_epochs if pace.deadline_ is None else pace.is_over()
+        if finished or (patience is not None and best.n_worse_ >= patience):
+            return
+
+
+def _print_row(text: str) -> None:
+    """Print a row of skorch's table, in colour on terminals only."""
+    print(text if sys.stdout.isatty() else re.sub(r"\x1b\[\d+m", "", text), flush=True)
+
+
+def history_rows(net: SegmentationNet) -> list[dict[str, Any]]:
+    """The net's history as a row an epoch, without its batches."""
+    return [
+        {
+            name: row[key] if isinstance(row[key], str | int) else float(row[key])
+            for name, key in HISTORY_COLUMNS.items()
+            if key in row
+        }
+        for row in net.history
+    ]
+
+
+def restore_history(net: SegmentationNet, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Give a net the history that `history_rows` has told, to go on from."""
+    net.history = History()
+    for row in rows:
+        net.history.new_epoch()
+        for name, value in row.items():
+            net.history.record(HISTORY_COLUMNS[name], value)
