@@ -78,7 +78,7 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
     weight_decay : float, default=1e-2
         Of AdamW, at least 0.
     batch_size : int, default=16
-        Images a training step, and at prediction.
+        Images a training step, and at prediction, where large ones come in smaller batches.
     max_epochs : int, default=40
         Passes over the training images of the first phase.
     ema_decay : float or None, default=None

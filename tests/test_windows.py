@@ -236,6 +236,17 @@ def test_batches_of_large_windows_are_smaller(small):
     assert shapes == [(2, 1, 512, 256)] * 2
 
 
+def test_batches_of_large_images_are_smaller(small):
+    segmenter = with_windows(small, None, 0.0, batch_size=8)
+    with Spy(segmenter.net_) as shapes:
+        segmenter.predict(noise(3, 512, 256))
+        segmenter.predict(noise(2, 512, 1024))
+        segmenter.predict(noise(9, 32, 64))
+    assert shapes[:2] == [(2, 1, 512, 256), (1, 1, 512, 256)]
+    assert shapes[2:4] == [(1, 1, 512, 1024)] * 2
+    assert shapes[4:] == [(5, 1, 32, 64), (4, 1, 32, 64)]
+
+
 def test_colour_images_in_windows(terrain):
     X, y = terrain
     rgb = np.stack([X, 255 - X, X // 2], axis=-1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from skmars.batches import channels_first
-from skmars.prediction.windows import Windows, blend, check_window
+from skmars.prediction.windows import Windows, blend, check_window, equal_batches
 from skmars.training.net import SegmentationNet
 
 __all__ = [
@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     """How images are predicted."""
 
     batch_size: int
-    """Images or windows at once."""
+    """Images or windows at once, less if they are large."""
     tta: bool
     """Whether to take the mean over an image's flips."""
     window: Sequence[int] | None
@@ -159,8 +159,8 @@ def _scores(
     infer = net.predictor()
     predict = window_predictor(infer, settings.tta)
     for places in whole.values():
-        for start in range(0, len(places), settings.batch_size):
-            batch = places[start : start + settings.batch_size]
+        height, width = images[places[0]].shape[:2]
+        for batch in equal_batches(places, settings.batch_size, height * width):
             stacked = np.stack([images[place] for place in batch])
             # The highest logit is the highest probability, and cheaper.
             outputs = predict(stacked) if normalised else _outputs(infer, stacked, settings.tta)

@@ -4,13 +4,24 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Block", "Images", "Span", "Windows", "blend", "check_window", "cover"]
+__all__ = [
+    "Block",
+    "Images",
+    "Span",
+    "Windows",
+    "blend",
+    "check_window",
+    "cover",
+    "equal_batches",
+]
+
+Job = TypeVar("Job")
 
 # A batch holds no more pixels than this, unless one window does: larger ones only cost memory.
 PIXELS_AT_ONCE = 2**18
@@ -274,6 +285,23 @@ def blend(
                     yield Block(k, *joiners[k].add(i, j, output))
 
 
+def equal_batches(jobs: Sequence[Job], batch_size: int, n_pixels: int) -> Iterator[list[Job]]:
+    """Cut a list into batches of nearly equal length, the shorter the larger the images are.
+
+    Parameters
+    ----------
+    jobs : sequence
+        One for each image or window.
+    batch_size : int
+        Length of a batch at most.
+    n_pixels : int
+        Of each image or window.
+    """
+    at_once = max(1, min(batch_size, PIXELS_AT_ONCE // n_pixels))
+    for part in np.array_split(np.arange(len(jobs)), math.ceil(len(jobs) / at_once)):
+        yield [jobs[number] for number in part]
+
+
 def _read(image: Images, windows: Windows, i: int, j: int) -> np.ndarray:
     row, column = windows.rows[i], windows.columns[j]
     return image[row.start : row.stop, column.start : column.stop]
@@ -310,7 +338,4 @@ def _batches(
             alike.setdefault((*size, *kind), []).append((k, j))
     # The last window of a row may be narrower than the others, and is joined after them.
     for (width, height, *_), jobs in sorted(alike.items(), key=lambda item: -item[0][0]):
-        at_once = max(1, min(batch_size, PIXELS_AT_ONCE // (width * height)))
-        n_batches = math.ceil(len(jobs) / at_once)
-        for part in np.array_split(np.arange(len(jobs)), n_batches):
-            yield [jobs[number] for number in part]
+        yield from equal_batches(jobs, batch_size, width * height)
