@@ -11,8 +11,8 @@ import optuna
 import pytest
 from PIL import Image
 
-from skmars import Augmenter, MarsSegmenter, __version__, _command_files, cli, commands
-from skmars.cli import main
+from skmars import Augmenter, MarsSegmenter, __version__
+from skmars.cli import commands, files, main, parser
 from skmars.cli.options import parameter_texts
 from skmars.datasets import load_image_folder
 from skmars.tuning import SegmenterSearchCV, suggest_params
@@ -188,7 +188,7 @@ class TestHyperparameters:
         assert main(["fit", str(data_file), "--output", output, *words.split(" ")]) == 2
 
     def test_one_dilation_rate(self):
-        args = cli._make_parser(with_hyperparameters=["fit"]).parse_args(
+        args = parser._make_parser(with_hyperparameters=["fit"]).parse_args(
             ["fit", "x.npz", "--output", "m", "--dilation-rates", "2"]
         )
         assert args.dilation_rates == (2,)
@@ -268,6 +268,22 @@ class TestFile:
         assert [line[0] for line in map(str.split, out.splitlines()[3:-1])] == [
             "soil", "bedrock", "sand", "big",
         ]  # fmt: skip
+
+    def test_report(self, run, data_file, model, terrain, tmp_path):
+        path = tmp_path / "report.html"
+        status, out, err = run("report", model, data_file, "--output", path)
+        expected = MarsSegmenter.load(model).score(terrain[0][18:], terrain[1][18:])
+        assert (status, err) == (0, "")
+        assert out.startswith("6 test images")
+        page = path.read_text(encoding="utf-8")
+        assert f"<th>mean IoU</th><td>{expected:.3f}</td>" in page
+        assert "IoU of big rock" in page
+        assert "data:image/png" in page
+
+    def test_report_finds_its_folder_missing_before_it_works(self, run, data_file, model):
+        status, _, err = run("report", model, data_file, "--output", "nowhere/report.html")
+        assert status == 2
+        assert "nowhere" in err
 
     def test_score_of_the_training_set(self, run, model, terrain, tmp_path):
         path = tmp_path / "train.npz"
@@ -357,11 +373,11 @@ class TestFolders:
         assert "another folder" in err
 
     def test_labels_above_255(self, tmp_path):
-        _command_files.write_folder([np.array([[0, 300]])], ["a"], tmp_path)
+        files.write_folder([np.array([[0, 300]])], ["a"], tmp_path)
         with Image.open(tmp_path / "a.png") as mask:
             assert np.asarray(mask).tolist() == [[0, 300]]
         with pytest.raises(ValueError, match="from 0 to 65535; got -1 to 2"):
-            _command_files.write_folder([np.array([[-1, 2]])], ["a"], tmp_path)
+            files.write_folder([np.array([[-1, 2]])], ["a"], tmp_path)
 
 
 class TestDemo:

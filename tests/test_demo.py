@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from skmars import MarsSegmenter, demo
+from skmars import MarsSegmenter
+from skmars.cli import demo
 from skmars.cli.demo import run_demo
 from skmars.datasets import make_terrain
 

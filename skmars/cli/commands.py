@@ -23,7 +23,7 @@ from skmars.cli.files import (
 if TYPE_CHECKING:
     from sklearn.utils import Bunch
 
-__all__ = ["demo", "export", "fit", "info", "outliers", "predict", "score", "tune"]
+__all__ = ["demo", "export", "fit", "info", "outliers", "predict", "report", "score", "tune"]
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -220,9 +220,32 @@ def predict(args: argparse.Namespace) -> None:
 
 def score(args: argparse.Namespace) -> None:
     """Print the IoU of each class."""
-    from skmars._validation import check_labels
     from skmars.inspection import class_names, iou_table
     from skmars.metrics import iou_per_class
+
+    segmenter, images, target, names, what = _model_and_masks(args)
+    labels, ignored = segmenter.classes_, segmenter.ignore_label
+    iou = iou_per_class(target, segmenter.predict(images), labels=labels, ignore_label=ignored)
+    left_out = "" if ignored is None else f"; pixels labelled {ignored} are left out"
+    print(f"{what}{left_out}\n")
+    print(iou_table({"IoU": iou}, class_names(labels, names)))
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write what a model is and does as one HTML file."""
+    from skmars.inspection import write_report
+
+    output = check_output("FILE.html", args.output)
+    segmenter, images, target, names, what = _model_and_masks(args)
+    write_report(
+        output, segmenter, images, target, target_names=names, title=f"{args.model}, {what}"
+    )
+    print(f"{what}; report saved to {args.output}")
+
+
+def _model_and_masks(args: argparse.Namespace) -> tuple[Any, Any, Any, Any, str]:
+    """The model, images and masks to score it on, names of their labels, and what they are."""
+    from skmars._validation import check_labels
     from skmars.segmenter import MarsSegmenter
 
     data = load_pairs(args)
@@ -232,12 +255,9 @@ def score(args: argparse.Namespace) -> None:
     elif args.data is None:
         what = "images"
     segmenter = MarsSegmenter.load(args.model)
-    labels, ignored = segmenter.classes_, segmenter.ignore_label
-    check_labels(target, labels, ignored)
-    iou = iou_per_class(target, segmenter.predict(images), labels=labels, ignore_label=ignored)
-    left_out = "" if ignored is None else f"; pixels labelled {ignored} are left out"
-    print(f"{len(images)} {what} of {args.data or args.images}{left_out}\n")
-    print(iou_table({"IoU": iou}, class_names(labels, data.target_names)))
+    check_labels(target, segmenter.classes_, segmenter.ignore_label)
+    what = f"{len(images)} {what} of {args.data or args.images}"
+    return segmenter, images, target, data.target_names, what
 
 
 def export(args: argparse.Namespace) -> None:

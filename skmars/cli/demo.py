@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import ConfusionMatrixDisplay
 
 from skmars.datasets import load_an2dl, make_terrain
 from skmars.datasets._an2dl import TARGET_NAMES
@@ -20,6 +19,7 @@ from skmars.inspection import (
     LearningCurveDisplay,
     MaskDisplay,
     class_names,
+    confusion_display,
     iou_table,
 )
 from skmars.inspection._figures import require_matplotlib
@@ -298,25 +298,7 @@ def _draw(
         parts.y_test, predicted, labels=labels, ignore_label=segmenter.ignore_label
     )
     names = class_names(labels, parts.target_names)
-    _write(_confusion_figure(counts, names), folder / "confusion_matrix.png")
-
-
-def _confusion_figure(counts: np.ndarray, names: list[str]):
-    import matplotlib.pyplot as plt
-
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.0 + 0.7 * len(names)
-    figure, ax = plt.subplots(figsize=(side, side), layout="constrained")
-    ConfusionMatrixDisplay(shares, display_labels=names).plot(
-        ax=ax,
-        cmap="Blues",
-        values_format=".2f",
-        colorbar=False,
-        xticks_rotation="horizontal" if len(names) < 7 else "vertical",
-        im_kw={"vmin": 0, "vmax": 1},
-    )
-    ax.set_title("share of each true class", fontsize="medium")
-    return figure
+    _write(confusion_display(counts, names).figure_, folder / "confusion_matrix.png")
 
 
 def _varied_images(counts: np.ndarray, groups: np.ndarray | None, n: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command line: `skmars demo|fit|tune|outliers|predict|score|info`.
+"""The command line: `skmars demo|fit|tune|outliers|predict|score|report|export|info`.
 
 Thin: it reads arguments and files, and calls the package. Nothing outside the standard library is
 imported before a command runs, so that `skmars --help` answers at once.
@@ -116,6 +116,11 @@ def _make_parser(*, with_hyperparameters: Sequence[str]) -> argparse.ArgumentPar
     score = add("score", commands.score, "IoU of a model's masks")
     score.add_argument("model", metavar="MODEL", help="file that fit has saved")
     _add_pairs(score)
+
+    report = add("report", commands.report, "write what a model is and does as one HTML file")
+    report.add_argument("model", metavar="MODEL", help="file that fit has saved")
+    _add_pairs(report)
+    report.add_argument("--output", required=True, metavar="FILE.html", help="file to write")
 
     export = add("export", commands.export, "write a model as an ONNX file")
     export.add_argument("model", metavar="MODEL", help="file that fit has saved")

@@ -1,23 +1,27 @@
-"""Results to look at: masks over images, learning curves, reliability, outliers, studies, tables.
+"""Results to look at: masks, learning curves, reliability, outliers, studies, whole reports."""
 
-Confusion matrices are drawn by :class:`sklearn.metrics.ConfusionMatrixDisplay`, from the counts of
-`skmars.metrics.confusion_counts`.
-"""
-
+from skmars.inspection._confusion import confusion_display
 from skmars.inspection._curves import LearningCurveDisplay
+from skmars.inspection._heat_maps import AttentionDisplay, HeatMapDisplay, UncertaintyDisplay
 from skmars.inspection._masks import MaskDisplay
 from skmars.inspection._outliers import OutlierDisplay
 from skmars.inspection._reliability import ReliabilityDisplay, SparsificationDisplay
+from skmars.inspection._report import write_report
 from skmars.inspection._studies import StudyDisplay
 from skmars.inspection._tables import class_names, iou_table
 
 __all__ = [
+    "AttentionDisplay",
+    "HeatMapDisplay",
     "LearningCurveDisplay",
     "MaskDisplay",
     "OutlierDisplay",
     "ReliabilityDisplay",
     "SparsificationDisplay",
     "StudyDisplay",
+    "UncertaintyDisplay",
     "class_names",
+    "confusion_display",
     "iou_table",
+    "write_report",
 ]

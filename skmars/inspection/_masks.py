@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from skmars._fitted import fitted_attribute
 from skmars.inspection._figures import make_panels, require_matplotlib
 
 # Sky slate, rust, teal, sand yellow, plum; then colours that differ from them.
@@ -98,7 +99,7 @@ class MaskDisplay:
         display : MaskDisplay
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        kwargs.setdefault("ignore_label", getattr(estimator, "ignore_label", None))
+        kwargs.setdefault("ignore_label", fitted_attribute(estimator, "ignore_label"))
         return cls.from_predictions(X, y, estimator.predict(X), ax=ax, **kwargs)
 
     @classmethod

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from skmars._fitted import fitted_attribute
 from skmars.inspection._figures import make_panels, require_matplotlib, tidy
+from skmars.inspection._heat_maps import uncertainty_maps
 from skmars.metrics.reliability import reliability_curve, sparsification_curve
 
 BAR_COLOR, BEST_COLOR = "#2f8f8b", "#56607a"
@@ -73,8 +75,8 @@ class ReliabilityDisplay:
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),
-            labels=estimator.classes_,
-            ignore_label=getattr(estimator, "ignore_label", None),
+            labels=fitted_attribute(estimator, "classes_"),
+            ignore_label=fitted_attribute(estimator, "ignore_label"),
             n_bins=n_bins,
             ax=ax,
         )
@@ -211,16 +213,11 @@ class SparsificationDisplay:
         display : SparsificationDisplay
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        probabilities = estimator.predict_proba(X)
-        labels = np.asarray(estimator.classes_)
-        uncertainty = {"entropy": [_entropy(p) for p in probabilities]}
-        if hasattr(estimator, "predict_uncertainty"):
-            uncertainty["disagreement"] = estimator.predict_uncertainty(X)
         return cls.from_predictions(
             y,
-            [labels[p.argmax(axis=0)] for p in probabilities],
-            uncertainty,
-            ignore_label=getattr(estimator, "ignore_label", None),
+            estimator.predict(X),
+            uncertainty_maps(estimator, X),
+            ignore_label=fitted_attribute(estimator, "ignore_label"),
             ax=ax,
         )
 
@@ -290,9 +287,3 @@ class SparsificationDisplay:
         ax.legend(frameon=False)
         tidy(ax)
         return self
-
-
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
-    """Entropy `(H, W)` of probabilities `(K, H, W)`, in nats."""
-    positive = np.maximum(probabilities, np.finfo(np.float32).tiny)
-    return -(probabilities * np.log(positive)).sum(axis=0)

@@ -9,6 +9,7 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from skmars._fitted import fitted_attribute
 from skmars.metrics.averages import Absent, frequency_weighted, mean_of_present, share_right
 from skmars.metrics.boundary_f1 import boundary_f1_score
 from skmars.metrics.confusion import iou_from_counts
@@ -230,7 +231,8 @@ class SegmentationScorer(BaseEstimator):
         return request
 
     def _compare(self, estimator, y, y_pred, sample_weight) -> _Case:
-        known, ignored = _find(estimator, "classes_"), _find(estimator, "ignore_label")
+        known = fitted_attribute(estimator, "classes_")
+        ignored = fitted_attribute(estimator, "ignore_label")
         own = isinstance(self.ignore_label, str) and self.ignore_label == "auto"
         ignore_label = ignored if own else self.ignore_label
         pairs = pair_masks(y, y_pred, sample_weight)
@@ -281,19 +283,6 @@ def _function(name: str) -> Callable[[_Case], float]:
         known = ", ".join(map(repr, METRICS))
         raise ValueError(f"metrics must be among {known} and 'iou_<label>', got {name!r}")
     return lambda case: _class_iou(case, int(label))
-
-
-def _find(estimator, name: str):
-    """Attribute of a fitted estimator, or of the one in it; None if there is none."""
-    while estimator is not None:
-        if hasattr(estimator, name):
-            return getattr(estimator, name)
-        if getattr(estimator, "steps", None):
-            estimator = estimator.steps[-1][1]
-        else:
-            inner = getattr(estimator, "estimator_", None)
-            estimator = getattr(estimator, "best_estimator_", inner)
-    return None
 
 
 def class_iou_scorer(label: int, **params) -> SegmentationScorer:

@@ -1,0 +1,219 @@
+"""Heat maps, the confusion matrix and the report, as a user meets them."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skmars import Ensemble, MarsSegmenter
+from skmars.inspection import (
+    AttentionDisplay,
+    HeatMapDisplay,
+    MaskDisplay,
+    ReliabilityDisplay,
+    UncertaintyDisplay,
+    confusion_display,
+    write_report,
+)
+from skmars.metrics import expected_calibration_error, iou_per_class, mean_iou_score
+
+NAMES = ["background", "soil <fine>", "bedrock", "sand", "big rock"]
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def fitted(terrain):
+    return MarsSegmenter(
+        depth=2, base_channels=4, max_epochs=2, precision="float32", ignore_label=0, random_state=0
+    ).fit(*terrain)
+
+
+def shown(panel):
+    return np.asarray(panel.images[0].get_array())
+
+
+class Page(HTMLParser):
+    """Texts, pictures and links of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.cells, self.pictures, self.links, self.headings = [], [], [], []
+        self.tag = ""
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tag = tag
+        for name, value in attrs:
+            if name == "src":
+                self.pictures.append(value)
+            elif name == "href":
+                self.links.append(value)
+
+    def handle_data(self, data):
+        if data.strip():
+            if self.tag in ("th", "td"):
+                self.cells.append(data)
+            elif self.tag in ("h1", "h2"):
+                self.headings.append(data)
+
+    def table(self):
+        return dict(zip(self.cells[::2], self.cells[1::2], strict=True))
+
+
+class TestHeatMaps:
+    def test_draws_each_map_beside_its_image(self):
+        images = [np.eye(4), np.eye(6)]
+        maps = {"one": [np.zeros((2, 2)), np.ones((6, 6))], "two": [np.ones((4, 4))] * 2}
+        display = HeatMapDisplay(images, maps).plot()
+        assert display.axes_.shape == (2, 3)
+        assert [panel.get_title() for panel in display.axes_[0]] == ["image", "one", "two"]
+        np.testing.assert_array_equal(shown(display.axes_[0, 1]), maps["one"][0])
+        # One scale for all maps of a title.
+        assert display.axes_[0, 1].images[0].get_clim() == (0, 1)
+
+    @pytest.mark.parametrize("maps", [{}, [np.ones((1, 4, 4))], {"one": [np.ones((4, 4))] * 2}])
+    def test_says_what_is_wrong(self, maps):
+        with pytest.raises(ValueError, match="maps"):
+            HeatMapDisplay([np.eye(4)], maps).plot()
+
+    def test_uncertainty_is_the_entropy_of_the_probabilities(self, fitted, terrain):
+        X, _ = terrain
+        display = UncertaintyDisplay.from_estimator(fitted, X[:2])
+        p = fitted.predict_proba(X[:2])
+        expected = -(p * np.log(p)).sum(axis=1) / np.log(p.shape[1])
+        np.testing.assert_allclose(shown(display.axes_[1, 1]), expected[1], atol=1e-5)
+
+    def test_uncertainty_of_an_ensemble_has_two_kinds(self, terrain, fast):
+        X, y = terrain
+        ensemble = Ensemble(MarsSegmenter(**fast), n_members=2, random_state=0).fit(X, y)
+        display = UncertaintyDisplay.from_estimator(ensemble, X[:2])
+        assert list(display.maps) == ["entropy", "disagreement"]
+        expected = ensemble.predict_uncertainty(X[:2])
+        np.testing.assert_allclose(display.maps["disagreement"], expected)
+
+    def test_attention_is_what_the_skips_are_multiplied_by(self, fitted, terrain):
+        X, _ = terrain
+        display = AttentionDisplay.from_estimator(fitted, X[:3])
+        assert list(display.maps) == ["level 1", "level 2"]
+        assert [np.shape(maps) for maps in display.maps.values()] == [(3, 32, 48), (3, 16, 24)]
+        assert all(0 < np.min(maps) < np.max(maps) < 1 for maps in display.maps.values())
+        # With gates that are wide open the net gets the skips as they are.
+        gates = [part for part in fitted.net_.module_.modules() if hasattr(part, "score")]
+        before = [gate.score.bias.detach().clone() for gate in gates]
+        try:
+            for gate in gates:
+                torch.nn.init.constant_(gate.score.bias, 100.0)
+            maps = AttentionDisplay.from_estimator(fitted, X[:3]).maps
+            assert all(np.min(values) > 0.999 for values in maps.values())
+        finally:
+            for gate, bias in zip(gates, before, strict=True):
+                gate.score.bias.data = bias
+
+    def test_attention_leaves_the_segmenter_as_it_was(self, fitted, terrain):
+        X, _ = terrain
+        before = fitted.predict_proba(X[:2])
+        AttentionDisplay.from_estimator(fitted, X[:2])
+        np.testing.assert_array_equal(fitted.predict_proba(X[:2]), before)
+        assert not any(part._forward_hooks for part in fitted.net_.module_.modules())
+
+    def test_attention_needs_gates(self, terrain, fast):
+        segmenter = MarsSegmenter(**fast, attention=False).fit(*terrain)
+        with pytest.raises(ValueError, match="no attention gates"):
+            AttentionDisplay.from_estimator(segmenter, terrain[0][:1])
+
+
+def test_confusion_shows_shares_of_each_true_class():
+    display = confusion_display([[3, 1], [0, 0]], ["soil", "sand"])
+    np.testing.assert_allclose(display.confusion_matrix, [[0.75, 0.25], [0, 0]])
+    assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["soil", "sand"]
+
+
+class TestReport:
+    @pytest.fixture
+    def page(self, fitted, terrain, tmp_path):
+        write_report(tmp_path / "report.html", fitted, *terrain, target_names=NAMES, title="a & b")
+        return Page(tmp_path / "report.html")
+
+    def test_tells_the_scores(self, page, fitted, terrain):
+        X, y = terrain
+        predicted = fitted.predict(X)
+        how = {"labels": fitted.classes_, "ignore_label": 0}
+        table = page.table()
+        assert table["mean IoU"] == f"{mean_iou_score(y, predicted, **how):.3f}"
+        for name, value in zip(NAMES[1:], iou_per_class(y, predicted, **how), strict=True):
+            assert table[f"IoU of {name}"] == f"{value:.3f}"
+        assert 0 <= float(table["pixel accuracy"]) <= 1
+
+    def test_tells_what_differs_from_the_defaults(self, page, fitted):
+        table = page.table()
+        assert table["base_channels"] == "4"
+        assert table["ignore_label"] == "0"
+        assert table["n_parameters_"] == f"{fitted.n_parameters_:,}"
+        assert "batch_size" not in table
+
+    def test_is_one_file_with_its_pictures(self, page):
+        assert len(page.pictures) == len(page.headings) - 3 == 5
+        assert not page.links
+        assert "http" not in page.text
+        for picture in page.pictures:
+            kind, data = picture.split(",")
+            assert kind == "data:image/png;base64"
+            assert min(Image.open(io.BytesIO(base64.b64decode(data))).size) > 200
+
+    def test_names_cannot_break_the_page(self, page):
+        assert page.headings[0] == "a & b"
+        assert "soil <fine>" not in page.text
+        assert "soil &lt;fine&gt;" in page.text
+
+    def test_of_a_pipeline(self, fitted, terrain, tmp_path):
+        X, y = terrain
+        pipeline = make_pipeline(FunctionTransformer(), fitted)
+        write_report(tmp_path / "report.html", pipeline, X, y, target_names=NAMES)
+        page = Page(tmp_path / "report.html")
+        expected = mean_iou_score(y, fitted.predict(X), labels=fitted.classes_, ignore_label=0)
+        assert page.table()["mean IoU"] == f"{expected:.3f}"
+        assert len(page.pictures) == 5
+
+    def test_of_images_of_different_sizes(self, fitted, terrain, tmp_path):
+        X, y = terrain
+        images, masks = [X[0], X[1][:20]], [y[0], y[1][:20]]
+        write_report(tmp_path / "report.html", fitted, images, masks)
+        assert re.search(r"<th>images</th><td>2</td>", Page(tmp_path / "report.html").text)
+
+    def test_refuses_what_does_not_fit(self, fitted, terrain, tmp_path):
+        X, y = terrain
+        with pytest.raises(ValueError, match="23 masks"):
+            write_report(tmp_path / "report.html", fitted, X, y[:-1])
+        with pytest.raises(NotFittedError):
+            write_report(tmp_path / "report.html", MarsSegmenter(), X, y)
+        assert not list(tmp_path.iterdir())
+
+
+def test_displays_ask_the_segmenter_within_a_pipeline(fitted, terrain):
+    X, y = terrain
+    pipeline = make_pipeline(FunctionTransformer(), fitted)
+    assert MaskDisplay.from_estimator(pipeline, X[:2], y[:2]).ignore_label == 0
+    display = ReliabilityDisplay.from_estimator(pipeline, X, y)
+    expected = expected_calibration_error(
+        y, fitted.predict_proba(X), labels=fitted.classes_, ignore_label=0
+    )
+    assert display.error == pytest.approx(expected)
