@@ -117,7 +117,7 @@ def _facts(estimator, n_images: int) -> dict[str, str]:
     for name in ("n_parameters_", "n_iter_", "precision_", "device_", "temperature_"):
         value = fitted_attribute(estimator, name)
         if value is not None:
-            facts[name] = f"{value:,}" if isinstance(value, int) else str(value)
+            facts[name] = str(value) if isinstance(value, str) else f"{value:,.6g}"
     try:
         defaults = type(estimator)().get_params(deep=False)
     except TypeError:
@@ -180,10 +180,10 @@ def _as_html(title: str, figure) -> str:
     import matplotlib.pyplot as plt
 
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
+    figure.savefig(picture, format="png", dpi=144)
+    width = round(72 * figure.get_figwidth())
     plt.close(figure)
     data = base64.b64encode(picture.getvalue()).decode("ascii")
     name = html.escape(title)
-    return (
-        f'<section><h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{data}"></section>'
-    )
+    source = f"data:image/png;base64,{data}"
+    return f'<section><h2>{name}</h2><img alt="{name}" width="{width}" src="{source}"></section>'
