@@ -125,7 +125,12 @@ def run_table(
     print(table(read_runs(record), baseline, with_speed=epochs is None))
 
 
-def run_segmenter(split: Split, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def run_segmenter(
+    split: Split,
+    params: Mapping[str, Any],
+    seed: int,
+    kind: type[MarsSegmenter] = MarsSegmenter,
+) -> dict[str, Any]:
     """Train a MarsSegmenter and score it; one line of the record.
 
     With "then" among the parameters, a second fit goes on from the first with those; it gets the
@@ -136,7 +141,7 @@ def run_segmenter(split: Split, params: Mapping[str, Any], seed: int) -> dict[st
     if share := then.pop("time_share", None):
         then["time_limit"] = share * first["time_limit"]
         first["time_limit"] *= 1 - share
-    segmenter = MarsSegmenter(ignore_label=BACKGROUND, random_state=seed, **first)
+    segmenter = kind(ignore_label=BACKGROUND, random_state=seed, **first)
     started = time.perf_counter()
     segmenter.fit(split.X, split.y, groups=split.sols)
     if then:
