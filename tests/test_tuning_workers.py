@@ -71,7 +71,9 @@ def test_worker_killed_in_the_middle_of_a_trial(url, log):
     assert all("its worker is gone" in trial.user_attrs["error"] for trial in lost)
     # Repeated as they were.
     again = [trial for trial in study.get_trials() if "repeats" in trial.user_attrs]
-    assert [trial.params for trial in again] == [trial.params for trial in lost]
+    by_level = {"key": lambda params: params["level"]}
+    repeated = sorted([trial.params for trial in again], **by_level)
+    assert repeated == sorted([trial.params for trial in lost], **by_level)
     assert len(read_log(log, "ended")) == 8
 
 

@@ -47,6 +47,12 @@ def load(path: str | None):
     return data.images[rows, ::2, ::2], data.target[rows, ::2, ::2], data.groups[rows]
 
 
+def split(y: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and rows of other scenes to score."""
+    labels, rng = np.setdiff1d(y, SMALL["ignore_label"]), np.random.default_rng(0)
+    return holdout_split(class_counts(y, labels), 0.25, groups=groups, rng=rng)
+
+
 def arguments(
     description: str, settings: Collection[str] = (), **numbers: int
 ) -> argparse.Namespace:
@@ -64,13 +70,11 @@ def search(path: str | None, *, seed: int, n_threads: int | str = 1, **params) -
     """Search the default space once; a row of a record."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     X, y, groups = load(path)
-    labels, rng = np.setdiff1d(y, SMALL["ignore_label"]), np.random.default_rng(0)
-    holdout = holdout_split(class_counts(y, labels), 0.25, groups=groups, rng=rng)
     segmenter = MarsSegmenter(**SMALL, n_threads=n_threads)
     finder = SegmenterSearchCV(
         segmenter,
         default_space(segmenter),
-        cv=[holdout],
+        cv=[split(y, groups)],
         refit=False,
         random_state=seed,
         **params,
