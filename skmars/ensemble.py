@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skmars import _validation as check
 from skmars.base import BaseSegmenter
+from skmars.metrics import predictive_entropy
 from skmars.model_selection import SegmentationKFold
 from skmars.persistence import describe, read_archive, reading, restore, write_archive
 from skmars.segmenter import MarsSegmenter
@@ -208,11 +209,11 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
             raise ValueError(f"kind must be 'disagreement' or 'entropy', got {kind!r}")
 
         def measure(votes: np.ndarray) -> np.ndarray:
-            total = _entropy(votes.mean(axis=0), axis=1)
+            total = predictive_entropy(votes.mean(axis=0), axis=1)
             if kind == "entropy":
                 return total
             # Rounding can bring a difference of equal numbers below 0.
-            return np.maximum(total - _entropy(votes, axis=2).mean(axis=0), 0)
+            return np.maximum(total - predictive_entropy(votes, axis=2).mean(axis=0), 0)
 
         return self._apply(X, measure)
 
@@ -343,10 +344,3 @@ def _seeded(estimator, seed: int) -> BaseEstimator:
     rng = np.random.default_rng(seed)
     names = [name for name in member.get_params() if name.rpartition("__")[2] == "random_state"]
     return member.set_params(**{name: int(rng.integers(2**31)) for name in sorted(names)})
-
-
-def _entropy(probabilities: np.ndarray, axis: int) -> np.ndarray:
-    """Entropy as a share of the highest one, of probabilities along an axis."""
-    n_classes = probabilities.shape[axis]
-    logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
-    return -(probabilities * logs).sum(axis=axis) / np.float32(np.log(n_classes))

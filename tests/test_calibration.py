@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax, softmax
+from scipy.stats import entropy
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 from skorch import NeuralNet
@@ -19,6 +20,7 @@ from skmars.datasets import make_terrain
 from skmars.inspection import ReliabilityDisplay, SparsificationDisplay
 from skmars.metrics import (
     expected_calibration_error,
+    predictive_entropy,
     reliability_curve,
     sparsification_curve,
     sparsification_error,
@@ -157,9 +159,9 @@ class TestSparsification:
         y, p = scored
         predicted = LABELS[p.argmax(1)]
         chance = np.random.default_rng(0).random(y.shape)
-        entropy = -(p * np.log(p)).sum(1)
         areas = [
-            sparsification_error(y, predicted, u, ignore_label=IGNORED) for u in (entropy, chance)
+            sparsification_error(y, predicted, u, ignore_label=IGNORED)
+            for u in (predictive_entropy(p, axis=1), chance)
         ]
         assert 0 < areas[0] < areas[1]
 
@@ -178,6 +180,20 @@ class TestSparsification:
         given = {"y_true": zeros, "y_pred": zeros, "uncertainty": zeros} | change
         with pytest.raises(ValueError, match=message):
             sparsification_curve(**given)
+
+
+class TestEntropy:
+    @pytest.mark.parametrize("axis", [0, 1])
+    def test_is_that_of_scipy_as_a_share_of_the_highest(self, scored, axis):
+        p = np.moveaxis(scored[1], 1, axis)
+        found = predictive_entropy(p, axis=axis)
+        np.testing.assert_allclose(found, entropy(p, base=3, axis=axis), atol=1e-12)
+
+    def test_of_what_is_sure_is_zero(self):
+        p = np.eye(3, dtype=np.float32)
+        assert predictive_entropy(p).tolist() == [0, 0, 0]
+        assert predictive_entropy(p).dtype == np.float32
+        assert predictive_entropy(np.ones((1, 4, 4))).max() == 0
 
 
 class TestTemperature:

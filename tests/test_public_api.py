@@ -72,6 +72,7 @@ PUBLIC = {
         "mean_iou_scorer",
         "pixel_accuracy_score",
         "pixel_accuracy_scorer",
+        "predictive_entropy",
         "reliability_curve",
         "sparsification_curve",
         "sparsification_error",

@@ -16,7 +16,7 @@ import numpy as np
 from protocol import BACKGROUND, LABELS, Split, run_table
 
 from skmars import Ensemble, MarsSegmenter
-from skmars.metrics import expected_calibration_error, sparsification_error
+from skmars.metrics import expected_calibration_error, predictive_entropy, sparsification_error
 
 CONFIGURATIONS = {
     "one": {},
@@ -58,8 +58,7 @@ def scores_of(estimator, split: Split) -> dict[str, float]:
     """What probabilities and uncertainty are worth on the images to score."""
     truth, probabilities = split.y_scored, estimator.predict_proba(split.X_scored)
     predicted = np.array(LABELS)[probabilities.argmax(axis=1)]
-    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
-    kinds = {"entropy": entropy}
+    kinds = {"entropy": predictive_entropy(probabilities, axis=1)}
     if isinstance(estimator, Ensemble):
         kinds["disagreement"] = estimator.predict_uncertainty(split.X_scored)
     scores = {

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmars.batches import channels_first
 from skmars.inspection._figures import make_panels, require_matplotlib
 from skmars.inspection._masks import _as_rgb
+from skmars.metrics import predictive_entropy
 from skmars.nn import AttentionGate
 
 IMAGES_AT_ONCE = 16
@@ -209,7 +210,7 @@ def uncertainty_maps(estimator, X) -> dict[str, list[np.ndarray]]:
     if hasattr(estimator, "predict_uncertainty"):
         kinds = ("entropy", "disagreement")
         return {kind: list(estimator.predict_uncertainty(X, kind=kind)) for kind in kinds}
-    return {"entropy": [_entropy(p) for p in estimator.predict_proba(X)]}
+    return {"entropy": [predictive_entropy(p) for p in estimator.predict_proba(X)]}
 
 
 def attention_maps(segmenter, X) -> dict[str, list[np.ndarray]]:
@@ -235,12 +236,6 @@ def attention_maps(segmenter, X) -> dict[str, list[np.ndarray]]:
             hook.remove()
     # The decoder goes from the coarsest level to the finest.
     return {f"level {k}": found[gate] for k, gate in enumerate(reversed(gates), start=1)}
-
-
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
-    """Entropy `(H, W)` of probabilities `(K, H, W)`, as a share of the highest one."""
-    positive = np.maximum(probabilities, np.finfo(np.float32).tiny)
-    return -(probabilities * np.log(positive)).sum(axis=0) / np.log(len(probabilities))
 
 
 def _limits(values) -> tuple[float, float]:

@@ -15,6 +15,7 @@ __all__ = [
     "ReliabilityCurve",
     "SparsificationCurve",
     "expected_calibration_error",
+    "predictive_entropy",
     "reliability_curve",
     "sparsification_curve",
     "sparsification_error",
@@ -162,6 +163,43 @@ def expected_calibration_error(
         y_true, probabilities, labels=labels, ignore_label=ignore_label, n_bins=n_bins
     )
     return curve.mean_gap
+
+
+def predictive_entropy(probabilities: NDArray, *, axis: int = 0) -> NDArray:
+    """Entropy of class probabilities: how unsure a segmenter is of each pixel [1]_.
+
+    Parameters
+    ----------
+    probabilities : float array with the K classes along `axis`
+        In [0, 1], with a sum of 1 over the classes: `(K, H, W)` for one image, or `(n, K, H, W)`
+        as `predict_proba` gives them, with `axis=1`.
+    axis : int, default=0
+        Axis of the classes.
+
+    Returns
+    -------
+    entropy : float array without that axis
+        In [0, 1], up to rounding: a share of the highest one, that of equal probabilities. Of the
+        dtype of the probabilities.
+
+    References
+    ----------
+    .. [1] Shannon, C. E. (1948). A mathematical theory of communication. Bell System Technical
+       Journal, 27(3), 379-423.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmars.metrics import predictive_entropy
+    >>> predictive_entropy(np.array([[0.5, 1.0], [0.5, 0.0]]))
+    array([1., 0.])
+    """
+    # Of a single class there is no doubt, whatever it is a share of.
+    n_classes = max(probabilities.shape[axis], 2)
+    logs = np.log(np.maximum(probabilities, np.finfo(probabilities.dtype).tiny))
+    logs *= probabilities
+    # A sum of -0.0 is still no uncertainty.
+    return np.abs(logs.sum(axis=axis)) / probabilities.dtype.type(np.log(n_classes))
 
 
 def sparsification_curve(
