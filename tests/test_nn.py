@@ -77,7 +77,7 @@ def test_any_size_comes_out_as_it_went_in(depth, size, n):
 @pytest.mark.parametrize("skip", sorted(SKIPS))
 @pytest.mark.parametrize("attention", [True, False])
 def test_odd_sizes_pass_every_skip(skip, attention):
-    net = make_net(depth=3, skip=skip, attention=attention, aspp=False)
+    net = make_net(depth=3, skip=skip, attention=attention)
     assert net(make_images(2, 13, 11)).shape == (2, 5, 13, 11)
 
 
@@ -153,8 +153,8 @@ REPORT = {"base_channels": 32, "block": "plain"}
     [
         ({"depth": 2, "attention": False, "aspp": False}, 436_005),
         ({"depth": 3, "attention": False, "aspp": False}, 1_797_541),
-        ({"depth": 3, "attention": False}, 2_913_317),
-        ({"depth": 3}, 2_945_800),
+        ({"depth": 3, "attention": False}, 2_847_653),
+        ({"depth": 3}, 2_880_136),
     ],
     ids=["U-Net of 2 blocks", "U-Net of 3 blocks", "with ASPP", "with ASPP and attention"],
 )
@@ -166,8 +166,8 @@ def test_parameter_counts_of_the_reports_table_1(params, expected):
 
 def test_parameter_count_of_the_reports_fine_tuning():
     net = AttentionASPPUNet(1, 5, **REPORT, depth=3).freeze("encoder")
-    assert count(net) == 2_945_800
-    assert count(net, trainable=True) == 2_658_920
+    assert count(net) == 2_880_136
+    assert count(net, trainable=True) == 2_593_256
 
 
 @pytest.mark.parametrize("block", ["residual", "plain"])
@@ -217,20 +217,10 @@ def test_attention_depends_on_skip_and_on_gate():
 def test_aspp_reaches_as_far_as_its_rate(rate):
     torch.manual_seed(0)
     aspp = ASPP(8, dilation_rates=[rate]).double().eval()
-    # The mean over the image reaches everywhere; it is not what is looked at.
-    nn.init.zeros_(aspp.image_pooling[1].weight)
     x = torch.randn(1, 8, 15, 15, dtype=torch.float64, requires_grad=True)
     aspp(x)[0, :, 7, 7].square().sum().backward()
     reached = {tuple(place) for place in x.grad[0].abs().sum(0).nonzero().tolist()}
     assert reached == set(itertools.product((7 - rate, 7, 7 + rate), repeat=2))
-
-
-def test_aspp_sees_the_mean_of_the_whole_image():
-    torch.manual_seed(0)
-    aspp = ASPP(8).double().eval()
-    x = torch.randn(1, 8, 20, 20, dtype=torch.float64, requires_grad=True)
-    aspp(x)[0, :, 0, 0].square().sum().backward()
-    assert x.grad[0, :, 19, 19].abs().max() > 0
 
 
 def test_skips_join_what_their_names_say():
@@ -309,11 +299,11 @@ def test_gradient_flows_to_every_parameter(block, skip):
 
 
 @pytest.mark.parametrize(
-    ("depth", "size", "margin"), [(2, 96, 40), (3, 176, 80)], ids=["depth 2", "depth 3"]
+    ("depth", "size", "margin"), [(2, 136, 56), (3, 240, 112)], ids=["depth 2", "depth 3"]
 )
 @pytest.mark.parametrize("attention", [False, True])
 def test_shift_of_the_input_shifts_the_output(depth, size, margin, attention):
-    net = make_net(depth=depth, base_channels=8, attention=attention, aspp=False).double()
+    net = make_net(depth=depth, base_channels=8, attention=attention).double()
     images = make_images(1, size, size).double()
     with torch.no_grad():
         net(images)  # statistics other than 0 and 1

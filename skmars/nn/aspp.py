@@ -11,14 +11,17 @@ __all__ = ["ASPP"]
 
 
 class ASPP(nn.Module):
-    """Parallel convolutions at several dilation rates and the image's mean, joined [1]_ [2]_.
+    """Parallel convolutions at several dilation rates, joined [1]_.
 
-    A 1x1 convolution, one 3x3 convolution for each rate and the mean over the whole image
-    (projected and spread over every place) are concatenated and projected back. A tap that
-    falls outside of the feature map sees zeros; a rate of at least the map's height and width
-    therefore acts as a 1x1 convolution. The usual rates of 6, 12 and 18 are made for maps of 64
-    places a side; choose rates below the size of the bottleneck (8x16 for 64x128 images at
-    depth 3, 4x8 at depth 4).
+    A 1x1 convolution and one 3x3 convolution for each rate are concatenated and projected back.
+    A tap that falls outside of the feature map sees zeros; a rate of at least the map's height
+    and width therefore acts as a 1x1 convolution. The usual rates of 6, 12 and 18 are made for
+    maps of 64 places a side; choose rates below the size of the bottleneck (8x16 for 64x128
+    images at depth 3, 4x8 at depth 4).
+
+    Later versions [2]_ add the mean over the whole image. This one does not: what a pixel is
+    then depends on what else was cut out with it, and on images of other sizes than those of the
+    training that mean is another one.
 
     Parameters
     ----------
@@ -46,17 +49,10 @@ class ASPP(nn.Module):
                 *(conv_bn(channels, width, 3, rate) for rate in dilation_rates),
             ]
         )
-        # One value an image: too few for batch statistics, so this branch has a bias instead.
-        self.image_pooling = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, width, 1), nn.ReLU(inplace=True)
-        )
-        n_branches = len(self.branches) + 1
         self.project = nn.Sequential(
-            *conv_bn(n_branches * width, channels, 1), nn.ReLU(inplace=True)
+            *conv_bn(len(self.branches) * width, channels, 1), nn.ReLU(inplace=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(n, channels, H, W)` to the same shape."""
-        maps = [branch(x) for branch in self.branches]
-        maps.append(self.image_pooling(x).expand_as(maps[0]))
-        return self.project(torch.cat(maps, dim=1))
+        return self.project(torch.cat([branch(x) for branch in self.branches], dim=1))
