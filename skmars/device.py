@@ -162,10 +162,14 @@ def set_layout(module: nn.Module, arithmetic: Arithmetic) -> None:
 def forward(module: Callable[[Tensor], Tensor], images: Tensor, arithmetic: Arithmetic) -> Tensor:
     """Logits in float32 of scaled images `(n, C, H, W)`."""
     layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
+    images = images.contiguous(memory_format=layout)
+    if images.shape[1] == 1:
+        # The stride of an axis of length 1 may be anything, and yet chooses among kernels.
+        images = images.squeeze(1).unsqueeze(1)
     with torch.autocast(
         images.device.type, torch.bfloat16, enabled=arithmetic.precision == "bfloat16"
     ):
-        return module(images.contiguous(memory_format=layout)).float()
+        return module(images).float()
 
 
 @contextlib.contextmanager

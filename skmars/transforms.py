@@ -56,6 +56,12 @@ def flip(dim: int) -> Transform:
     return turn
 
 
+def _draws(n: int, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw some numbers in [0, 1) for each image, the same ones whatever the images' dtype is."""
+    draws = torch.rand(n, len(images), generator=generator, dtype=torch.float64)
+    return draws.to(images.dtype)
+
+
 def adjust_intensity(brightness: float, contrast: float, scale: np.ndarray) -> Transform:
     """Shift each image's intensity and stretch it around its mean.
 
@@ -71,12 +77,14 @@ def adjust_intensity(brightness: float, contrast: float, scale: np.ndarray) -> T
 
     def adjust(batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.images
-        draws = torch.rand(2, len(images), generator=generator, dtype=images.dtype) * 2 - 1
+        draws = _draws(2, images, generator) * 2 - 1
         factor = _for_each_image(1 + contrast * draws[0], images)
         shift = _for_each_image(brightness * draws[1], images)
         unit = torch.as_tensor(scale, dtype=images.dtype, device=images.device).reshape(-1, 1, 1)
         # In one step over the pixels: factor * (image - mean) + mean + shift * unit.
-        offset = (1 - factor) * images.mean(dim=(2, 3), keepdim=True) + shift * unit
+        # The mean in double precision, so that it is the same in any memory layout.
+        mean = images.mean(dim=(2, 3), keepdim=True, dtype=torch.float64).to(images.dtype)
+        offset = (1 - factor) * mean + shift * unit
         return batch._replace(images=torch.addcmul(offset, images, factor))
 
     return adjust
@@ -98,7 +106,7 @@ def crop_and_resize(low: float, high: float, fill: np.ndarray) -> Transform:
 
     def crop(batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.images
-        draws = torch.rand(3, len(images), generator=generator, dtype=images.dtype)
+        draws = _draws(3, images, generator)
         side = low + (high - low) * draws[0]
         centre = (1 - side).abs() * (2 * draws[1:] - 1)
         window = torch.zeros(len(images), 2, 3, dtype=images.dtype)
