@@ -23,7 +23,7 @@ from skmars.transforms import (
     paste_regions,
 )
 
-__all__ = ["Augmentation", "Augmenter"]
+__all__ = ["Augmentation", "Augmenter", "choose_augmenter"]
 
 IMAGES_AT_ONCE = 64
 
@@ -281,6 +281,24 @@ class Augmenter(ImageInputMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "scale_")
+
+
+def choose_augmenter(augmentation: Augmenter | str | None) -> Augmenter | None:
+    """Tell what a segmenter's parameter `augmentation` stands for.
+
+    Parameters
+    ----------
+    augmentation : Augmenter, "auto" or None
+        Valid. "auto" changes what differs most from scene to scene, the light, and nothing else.
+
+    Returns
+    -------
+    augmenter : Augmenter or None
+        None for no changes.
+    """
+    if isinstance(augmentation, str):
+        return Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3)
+    return augmentation
 
 
 class Augmentation:

@@ -37,7 +37,7 @@ CONSTRAINTS: dict[str, list] = {
     "dropout": [Interval(Real, 0, 1, closed="left")],
     "loss": [str, callable],
     "loss_params": [dict, None],
-    "class_weight": [StrOptions({"balanced", "sqrt"}), dict, None],
+    "class_weight": [StrOptions({"auto", "balanced", "sqrt"}), dict, None],
     "max_class_weight": [Interval(Real, 0, None, closed="neither"), None],
     "ignore_label": [Integral, None],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -51,7 +51,7 @@ CONSTRAINTS: dict[str, list] = {
     "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
     "early_stopping": ["boolean"],
     "patience": [Interval(Integral, 1, None, closed="left")],
-    "augmentation": [Augmenter, None],
+    "augmentation": [StrOptions({"auto"}), Augmenter, None],
     "calibration": [StrOptions({"temperature"}), None],
     "freeze": [StrOptions(set(FREEZABLE)), None],
     "fine_tune_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -93,12 +93,12 @@ def check_together(params: Mapping[str, Any], *, weighted: bool) -> None:
         )
     check_window(params["window"], params["overlap"], 2 ** params["depth"])
     make_schedule(params["scheduler"], params["scheduler_params"])
-    if params["augmentation"] is not None:
+    if isinstance(params["augmentation"], Augmenter):
         params["augmentation"]._check_parameters()
     loss, loss_params = params["loss"], params["loss_params"]
     if isinstance(loss, str):
         make_loss(loss, **(loss_params or {}))
-    elif weighted or loss_params or params["class_weight"] is not None:
+    elif weighted or loss_params or params["class_weight"] not in ("auto", None):
         raise ValueError(
             "a callable loss takes (logits, target) only: sample_weight, class_weight and "
             "loss_params cannot be used with it"

@@ -9,6 +9,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from skmars import _validation as check
+from skmars.augmentation import choose_augmenter
 from skmars.base import BaseSegmenter
 from skmars.batches import SegmentationDataset, measure_scaling
 from skmars.device import choose_device, compute_settings
@@ -27,7 +28,7 @@ from skmars.training.run import (
     train,
 )
 from skmars.training.setup import make_net, make_plan
-from skmars.weighting import class_weights
+from skmars.weighting import class_frequencies, class_weights
 
 __all__ = ["MarsSegmenter"]
 
@@ -65,9 +66,11 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
     loss_params : dict or None, default=None
         Parameters of the losses, such as `{"gamma": 2.0, "smooth": 1.0}`, and the weights of
         the terms of a sum, such as `{"dice_weight": 0.5}`.
-    class_weight : {"balanced", "sqrt"}, dict or None, default=None
-        Weights of the classes in the loss: by inverse frequency, by its square root (both with
-        a mean of 1 over the pixels), or by label.
+    class_weight : {"auto", "balanced", "sqrt"}, dict or None, default="auto"
+        Weights of the classes in the loss: by inverse frequency ("balanced"), by its square root
+        ("sqrt"; both with a mean of 1 over the pixels), or by label. "auto" is "sqrt" with no
+        weight above 8, and none where weights cannot be: in `partial_fit`, which does not see
+        all images, and with a callable loss.
     max_class_weight : float or None, default=None
         No class weight exceeds it; above 0.
     ignore_label : int or None, default=None
@@ -81,10 +84,11 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         Images a training step, and at prediction, where large ones come in smaller batches.
     max_epochs : int, default=40
         Passes over the training images of the first phase.
-    ema_decay : float or None, default=None
+    ema_decay : float or None, default=0.99
         Take a moving average of the weights (Polyak and Juditsky 1992), in which the former
         average has this share at each step, in [0, 1), and less at the first ones. The average
-        is what is validated and kept. Used by `fit`, not by `partial_fit`.
+        is what is validated and kept. Used by `fit`, not by `partial_fit`. None keeps the
+        weights themselves.
     scheduler : {"cosine", "plateau"} or None, default="cosine"
         Learning rate over time: cosine decay after a short warm-up, reduced when the
         validation loss no longer falls, or constant.
@@ -115,8 +119,10 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         Passes over the training images of the second phase.
     fine_tune_learning_rate : float, default=2e-4
         Learning rate of the second phase, above 0.
-    augmentation : Augmenter or None, default=None
-        Changes every training batch at random. Its parameters are searched as
+    augmentation : "auto", Augmenter or None, default="auto"
+        Changes every training batch at random. "auto" is
+        `Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3)`: light differs from scene
+        to scene. The parameters of an Augmenter that is given are searched as
         `augmentation__brightness` and so on.
     tta : bool, default=False
         Whether to predict the mean over an image and its flips, at four times the cost.
@@ -154,7 +160,7 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
     n_channels_in_ : int
         Channels of the images seen in `fit`.
     class_frequencies_ : ndarray of shape (n_classes,)
-        Share of each class in the labelled pixels.
+        Share of each class in the labelled pixels, each by its weight.
     class_weight_ : ndarray of shape (n_classes,)
         Weights used in the loss.
     mean_, scale_ : ndarray of shape (n_channels,)
@@ -206,14 +212,14 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         dropout=0.1,
         loss="cross_entropy",
         loss_params=None,
-        class_weight=None,
+        class_weight="auto",
         max_class_weight=None,
         ignore_label=None,
         learning_rate=2e-3,
         weight_decay=1e-2,
         batch_size=16,
         max_epochs=40,
-        ema_decay=None,
+        ema_decay=0.99,
         scheduler="cosine",
         scheduler_params=None,
         time_limit=None,
@@ -224,7 +230,7 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         freeze=None,
         fine_tune_epochs=10,
         fine_tune_learning_rate=2e-4,
-        augmentation=None,
+        augmentation="auto",
         tta=False,
         window=None,
         overlap=0.25,
@@ -328,7 +334,10 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
             )
         before = self._earlier_net(X, classes) if self.warm_start else None
         with self._computing(rng):
-            self._start(X, rows, classes, counts)
+            # A callable takes no weights; "auto" asks for none then.
+            class_weight = self.class_weight if isinstance(self.loss, str) else None
+            frequencies = class_frequencies(counts, y, classes, sample_weight)
+            self._start(X, rows, classes, frequencies, class_weight)
             if before is not None:
                 self._go_on_from(before)
             train_set = self._dataset(X, y, sample_weight, rows)
@@ -368,9 +377,11 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         self._validate_params()
         check_together(self.get_params(deep=False), weighted=sample_weight is not None)
         is_first = not hasattr(self, "net_")
-        if is_first and isinstance(self.class_weight, str):
+        # The frequencies in one part of the images are not those of all.
+        class_weight = None if self.class_weight == "auto" else self.class_weight
+        if is_first and isinstance(class_weight, str):
             raise ValueError(
-                f"class_weight={self.class_weight!r} needs all images at once; "
+                f"class_weight={class_weight!r} needs all images at once; "
                 "give partial_fit a dict of weights"
             )
         n_channels = None if is_first else self.n_channels_in_
@@ -390,7 +401,9 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         rows = np.arange(len(X))
         with self._computing(self._rng):
             if is_first:
-                self._start(X, rows, classes, class_counts(y, classes))
+                counts = class_counts(y, classes)
+                frequencies = class_frequencies(counts, y, classes, sample_weight)
+                self._start(X, rows, classes, frequencies, class_weight)
             plan = Plan([Phase("partial_fit", 1, self.learning_rate)])
             self._train(self._dataset(X, y, sample_weight, rows), None, plan, self._rng)
         return self
@@ -484,11 +497,10 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
             )
         return self.net_
 
-    def _start(self, X, rows, classes, counts) -> None:
+    def _start(self, X, rows, classes, frequencies, class_weight) -> None:
         """Set the attributes that training needs, with a net that has not been trained."""
         self.device_ = choose_device(self.device)
-        frequencies = counts.sum(axis=0) / counts.sum()
-        weights = class_weights(self.class_weight, classes, frequencies, self.max_class_weight)
+        weights = class_weights(class_weight, classes, frequencies, self.max_class_weight)
         self.classes_, self.class_frequencies_, self.class_weight_ = classes, frequencies, weights
         self.n_channels_in_ = check.count_channels(X)
         self.mean_, self.scale_ = measure_scaling(X, rows)
@@ -526,9 +538,8 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
     def _train(self, train_set, valid_set, plan: Plan, rng: np.random.Generator) -> None:
         if self.compile is True:
             self.net_.use_compiler()
-        augment = self.augmentation and self.augmentation.prepare(
-            train_set, self.scale_, self.mean_, rng
-        )
+        augmenter = choose_augmenter(self.augmentation)
+        augment = augmenter and augmenter.prepare(train_set, self.scale_, self.mean_, rng)
         self.best_epoch_ = train(
             self.net_,
             train_set,

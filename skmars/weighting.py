@@ -4,7 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["class_weights"]
+__all__ = ["class_frequencies", "class_weights"]
+
+# A class of a few pixels shall not drown all others.
+HIGHEST_AUTO = 8.0
 
 
 def class_weights(
@@ -17,10 +20,11 @@ def class_weights(
 
     Parameters
     ----------
-    class_weight : {"balanced", "sqrt"}, dict or None
+    class_weight : {"auto", "balanced", "sqrt"}, dict or None
         "balanced" weights by inverse frequency, as `sklearn.utils.compute_class_weight`;
         "sqrt" by the square root of that. Both are scaled to a mean of 1 over the training
-        pixels. A dict maps labels to weights, 1 where it has none. None weights all alike.
+        pixels. "auto" is "sqrt" with no weight above 8. A dict maps labels to weights, 1 where it
+        has none. None weights all alike.
     classes : ndarray of shape (n_classes,)
         Labels.
     frequencies : ndarray of shape (n_classes,)
@@ -49,9 +53,51 @@ def class_weights(
     elif isinstance(class_weight, Mapping):
         weights = _from_mapping(class_weight, classes)
     else:
-        weights = frequencies ** (-1.0 if class_weight == "balanced" else -0.5)
+        # What has no weight by its pixels has no say here, either.
+        seen = frequencies > 0
+        power = -1.0 if class_weight == "balanced" else -0.5
+        weights = np.power(frequencies, power, where=seen, out=np.ones(len(classes)))
         weights /= np.sum(weights * frequencies)
+    if class_weight == "auto":
+        weights = np.minimum(weights, HIGHEST_AUTO)
     return weights if max_class_weight is None else np.minimum(weights, max_class_weight)
+
+
+def class_frequencies(
+    counts: np.ndarray,
+    y: np.ndarray,
+    classes: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+) -> np.ndarray:
+    """Share of each class in the labelled pixels.
+
+    Parameters
+    ----------
+    counts : int array of shape (n, n_classes)
+        Pixels of each class in each mask.
+    y : int array of shape (n, H, W)
+        Masks.
+    classes : ndarray of shape (n_classes,)
+        Labels; pixels with others are left out.
+    sample_weight : ndarray of shape (n,) or (n, H, W) or None, default=None
+        What each image or pixel counts for, at least 0.
+
+    Returns
+    -------
+    frequencies : ndarray of shape (n_classes,) of float64
+        With a sum of 1. As without weights if no labelled pixel has any.
+    """
+    totals = counts.sum(axis=0)
+    if sample_weight is not None:
+        weighted = np.zeros(len(classes))
+        for row, mask, weight in zip(counts, y, sample_weight, strict=True):
+            weighted += (
+                weight * row
+                if sample_weight.ndim == 1
+                else [weight[mask == label].sum() for label in classes]
+            )
+        totals = weighted if weighted.any() else totals
+    return totals / totals.sum()
 
 
 def _from_mapping(class_weight: Mapping, classes: np.ndarray) -> np.ndarray:

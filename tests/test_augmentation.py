@@ -342,6 +342,17 @@ def test_saved_with_the_segmenter(terrain, fast, tmp_path):
     assert pickle.loads(pickle.dumps(segmenter)).augmentation.brightness == 0.1
 
 
+def test_default_changes_the_light(terrain, fast):
+    X, y = terrain
+    light = Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3)
+    default, told, off = (
+        MarsSegmenter(**fast | {"augmentation": augmentation}).fit(X, y).predict_proba(X[:2])
+        for augmentation in ("auto", light, None)
+    )
+    np.testing.assert_array_equal(default, told)
+    assert np.abs(default - off).max() > 1e-4
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

@@ -55,6 +55,7 @@ OPTIONS = {
     "freeze": ("--freeze encoder+bottleneck", "encoder+bottleneck"),
     "fine_tune_epochs": ("--fine-tune-epochs 2", 2),
     "fine_tune_learning_rate": ("--fine-tune-learning-rate 1e-5", 1e-5),
+    "augmentation": ("--augmentation None", None),
     "tta": ("--tta", True),
     "window": ("--window 64,128", (64, 128)),
     "overlap": ("--overlap 0.5", 0.5),
@@ -148,7 +149,7 @@ class TestProcess:
 
 class TestHyperparameters:
     def test_each_is_tested_here(self):
-        tested = {*OPTIONS, "augmentation", "callbacks"}
+        tested = {*OPTIONS, "callbacks"}
         assert tested == set(inspect.signature(MarsSegmenter).parameters)
 
     @pytest.mark.parametrize("name", OPTIONS)
@@ -186,6 +187,12 @@ class TestHyperparameters:
         monkeypatch.setattr(MarsSegmenter, "fit", fit)
         output = str(tmp_path / "model")
         assert main(["fit", str(data_file), "--output", output, *words.split(" ")]) == 2
+
+    def test_augmentation_is_told_once(self, run, data_file, tmp_path):
+        words = ["--augmentation", "None", "--augmentation-brightness", "0.2"]
+        status, _, err = run("fit", data_file, "--output", tmp_path / "model", *words)
+        assert status == 2
+        assert "together" in err
 
     def test_one_dilation_rate(self):
         args = parser._make_parser(with_hyperparameters=["fit"]).parse_args(

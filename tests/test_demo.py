@@ -59,7 +59,6 @@ def test_file_with_a_test_set(write, tmp_path, capsys):
 def test_saved_model_has_the_score_that_is_told(write, tmp_path, terrain):
     figures = run_demo(write(), tmp_path, time_limit=1)
     segmenter = MarsSegmenter.load(tmp_path / "model.skmars")
-    assert segmenter.class_weight == demo.SETTINGS["class_weight"]
     score = segmenter.score(terrain[0][18:], terrain[1][18:])
     assert figures["mean_iou"]["segmenter"] == pytest.approx(score, abs=1e-3)
 

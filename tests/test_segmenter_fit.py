@@ -443,6 +443,26 @@ def test_class_weight_has_its_greatest_value(terrain, fast):
     np.testing.assert_allclose(capped.class_weight_, np.minimum(free, 3))
 
 
+def test_default_class_weights_are_capped_square_roots(terrain, fast):
+    X, y = terrain
+    y = y.copy()
+    y[y == 4] = 0
+    y[0, 0, :3] = 4
+    default, free = (
+        MarsSegmenter(**fast, **params).fit(X, y).class_weight_
+        for params in ({}, {"class_weight": "sqrt"})
+    )
+    assert free[4] > 8
+    np.testing.assert_allclose(default, np.minimum(free, 8))
+
+
+def test_default_class_weights_are_none_where_there_can_be_none(terrain, fast):
+    X, y = terrain
+    own = MarsSegmenter(**fast, loss=torch.nn.functional.cross_entropy)
+    assert own.fit(X, y).class_weight_.tolist() == [1] * 5
+    assert MarsSegmenter(**fast).partial_fit(X, y).class_weight_.tolist() == [1] * 5
+
+
 def test_class_weight_by_label(terrain, fast):
     X, y = terrain
     segmenter = MarsSegmenter(**fast, class_weight={4: 9.0, 0: 0.5}).fit(X, y)
@@ -468,7 +488,7 @@ def test_class_weights_enter_the_training(loss, terrain, fast):
 
 def test_a_heavy_class_is_predicted_more_often(terrain, fast):
     X, y = terrain
-    params = {**fast, "max_epochs": 5, "learning_rate": 0.01, "early_stopping": False}
+    params = {**fast, "max_epochs": 10, "learning_rate": 0.01, "early_stopping": False}
     light, heavy = (
         MarsSegmenter(**params, class_weight={3: weight}).fit(X, y).predict_proba(X)[:, 3].mean()
         for weight in (0.05, 20.0)
@@ -509,7 +529,7 @@ def test_callable_loss_is_trained_on(terrain, fast):
     params = {**fast, "ignore_label": 0, "validation_fraction": None}
     own = MarsSegmenter(**params, loss=loss).fit(X, y)
     assert seen[0] == ((8, 4, 32, 48), torch.float32, (8, 32, 48), torch.int64)
-    named = MarsSegmenter(**params).fit(X, y)
+    named = MarsSegmenter(**params, class_weight=None).fit(X, y)
     losses = [fit.history_[-1]["train_loss"] for fit in (own, named)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 

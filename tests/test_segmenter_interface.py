@@ -647,7 +647,7 @@ def test_cross_validation_with_groups_and_prediction(terrain, fast):
 def test_grid_search(terrain, fast):
     X, y = terrain[0], np.minimum(terrain[1], 3)  # no class that a fold may lack
     grid = [{"learning_rate": [1e-9, 0.01]}, {"skip": ["add"], "learning_rate": [1e-9]}]
-    segmenter = MarsSegmenter(**{**fast, "max_epochs": 3})
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 15})
     search = GridSearchCV(segmenter, grid, cv=KFold(2), error_score="raise").fit(X, y)
     assert search.best_params_["learning_rate"] == 0.01
     assert search.best_estimator_.learning_rate == 0.01

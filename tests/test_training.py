@@ -121,7 +121,7 @@ def test_training_lowers_the_loss(terrain, fast):
 
 def test_validation_loss_is_the_loss_of_the_net(terrain, fast):
     X, y = terrain
-    segmenter = MarsSegmenter(**fast, early_stopping=False)
+    segmenter = MarsSegmenter(**fast, early_stopping=False, class_weight=None)
     segmenter.fit(X[:16], y[:16], validation_data=(X[16:], y[16:]))
     target = np.searchsorted(segmenter.classes_, y[16:])
     proba = np.take_along_axis(segmenter.predict_proba(X[16:]), target[:, None], axis=1)
@@ -165,7 +165,9 @@ def test_best_weights_are_restored(freeze, contrary, terrain, fast):
 def test_without_validation_the_lowest_training_loss_is_best(terrain, fast):
     record = Record()
     params = {**fast, "max_epochs": 6, "learning_rate": 0.3, "scheduler": None}
-    segmenter = MarsSegmenter(**params, validation_fraction=None, callbacks=[record])
+    segmenter = MarsSegmenter(
+        **params, validation_fraction=None, ema_decay=None, callbacks=[record]
+    )
     segmenter.fit(*terrain)
     losses = [row["train_loss"] for row in segmenter.history_]
     assert segmenter.best_epoch_ == int(np.argmin(losses))
@@ -176,7 +178,7 @@ def test_without_early_stopping_the_last_weights_stay(terrain, fast):
     X, y = terrain
     record = Record()
     params = {**fast, "max_epochs": 6, "learning_rate": 0.02, "early_stopping": False}
-    segmenter = MarsSegmenter(**params, patience=1, callbacks=[record])
+    segmenter = MarsSegmenter(**params, patience=1, ema_decay=None, callbacks=[record])
     segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
     scores = scores_of(segmenter)
     assert max(scores[:-1]) > scores[-1]
@@ -224,7 +226,7 @@ def test_patience_begins_anew_in_the_second_phase(terrain, fast):
 )
 def test_frozen_part_stays_as_the_first_phase_left_it(freeze, frozen, terrain, fast):
     record = Record()
-    params = {**fast, "dropout": 0.3, "early_stopping": False, "freeze": freeze}
+    params = {**fast, "dropout": 0.3, "early_stopping": False, "ema_decay": None, "freeze": freeze}
     segmenter = MarsSegmenter(**params, fine_tune_epochs=2, callbacks=[record]).fit(*terrain)
     after_first, last = record.states_end[1], state_of(segmenter)
     for part in ("encoder", "bottleneck", "decoder", "head"):
@@ -238,7 +240,7 @@ def test_second_phase_starts_from_the_best_of_the_first(terrain, fast):
     X, y = terrain
     record = Record()
     params = {**fast, "max_epochs": 5, "learning_rate": 0.02, "freeze": "encoder"}
-    segmenter = MarsSegmenter(**params, fine_tune_epochs=1, callbacks=[record])
+    segmenter = MarsSegmenter(**params, fine_tune_epochs=1, ema_decay=None, callbacks=[record])
     segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
     n_first = sum(row["phase"] == "train" for row in segmenter.history_)
     best = int(np.argmax(scores_of(segmenter)[:n_first]))
@@ -733,7 +735,7 @@ def test_average_is_what_is_validated_and_kept(early_stopping, freeze, terrain, 
 
 
 def test_training_does_not_depend_on_its_average(terrain, fast):
-    _, plain = fit_averaged(terrain, fast)
+    _, plain = fit_averaged(terrain, fast, ema_decay=None)
     _, averaged = fit_averaged(terrain, fast, ema_decay=0.9)
     for one, other in zip(plain, averaged, strict=True):
         torch.testing.assert_close(one["head.weight"], other["head.weight"], rtol=0, atol=0)

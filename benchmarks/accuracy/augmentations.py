@@ -31,6 +31,7 @@ AUGMENTATIONS = {
 SETTINGS = {
     "class_weight": "sqrt",
     "max_class_weight": 8.0,
+    "ema_decay": None,
     "validation_fraction": None,
     "early_stopping": False,
 }

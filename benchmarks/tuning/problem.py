@@ -31,6 +31,7 @@ SMALL = {
     "max_epochs": 18,
     "fine_tune_epochs": 4,
     "batch_size": 8,
+    "ema_decay": None,
     "ignore_label": 0,
     "precision": "float32",
     "random_state": 0,

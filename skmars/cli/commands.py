@@ -55,6 +55,8 @@ def _hyperparameters(args: argparse.Namespace) -> dict[str, Any]:
 
     params = chosen_parameters(vars(args), MarsSegmenter)
     augmentation = chosen_parameters(vars(args), Augmenter, prefix="augmentation__")
+    if augmentation and "augmentation" in params:
+        raise ValueError("--augmentation cannot be given together with options of its own")
     if augmentation:
         params["augmentation"] = Augmenter(**augmentation)
     return params

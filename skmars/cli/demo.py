@@ -31,8 +31,6 @@ __all__ = ["run_demo"]
 
 # Hyperparameters of the segmenter, beside what depends on the data and on the caller.
 SETTINGS: dict[str, Any] = {
-    "class_weight": "sqrt",
-    "max_class_weight": 8.0,
     "verbose": 1,
 }
 

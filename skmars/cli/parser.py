@@ -224,12 +224,12 @@ def _add_hyperparameters(parser: argparse.ArgumentParser, *, fixed: bool = False
     from skmars.cli.options import add_parameters
     from skmars.segmenter import MarsSegmenter
 
-    # Callbacks are objects, which a shell has none of; an Augmenter is told by its parts.
+    # Callbacks are objects, which a shell has none of.
     text = "those given are not searched" if fixed else None
     group = parser.add_argument_group("hyperparameters", text)
     # A search has one seed for everything.
-    leave_out = ("augmentation", "callbacks", *(("random_state",) if fixed else ()))
+    leave_out = ("callbacks", *(("random_state",) if fixed else ()))
     add_parameters(group, MarsSegmenter, leave_out=leave_out)
-    text = "any of these turns it on" + (", and it is not searched" if fixed else "")
+    text = "any of these replaces --augmentation" + (", and it is not searched" if fixed else "")
     group = parser.add_argument_group("augmentation", text)
     add_parameters(group, Augmenter, prefix="augmentation__", leave_out=PIPELINE_ONLY)

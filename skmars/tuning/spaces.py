@@ -13,7 +13,7 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 from sklearn.base import BaseEstimator, clone
 
-from skmars.augmentation import Augmenter
+from skmars.augmentation import Augmenter, choose_augmenter
 from skmars.outliers import OutlierRemover
 from skmars.segmenter import MarsSegmenter
 
@@ -123,7 +123,7 @@ def default_space(
     return DefaultSpace(
         segmenter=prefix,
         removers=tuple(name for name, step in steps if isinstance(step, OutlierRemover)),
-        augmenter=clone(segmenter.augmentation or Augmenter()),
+        augmenter=clone(choose_augmenter(segmenter.augmentation) or Augmenter()),
         fixed={name: params[name] for name in fixed},
     )
 
