@@ -178,7 +178,8 @@ def test_without_early_stopping_the_last_weights_stay(terrain, fast):
     X, y = terrain
     record = Record()
     params = {**fast, "max_epochs": 6, "learning_rate": 0.02, "early_stopping": False}
-    segmenter = MarsSegmenter(**params, patience=1, ema_decay=None, callbacks=[record])
+    params |= {"augmentation": None, "class_weight": None, "ema_decay": None}
+    segmenter = MarsSegmenter(**params, patience=1, callbacks=[record])
     segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
     scores = scores_of(segmenter)
     assert max(scores[:-1]) > scores[-1]
