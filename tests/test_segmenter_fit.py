@@ -385,6 +385,18 @@ def test_pixels_without_weight_may_have_wrong_labels(fast):
     assert_same_weights(*fits)
 
 
+@pytest.mark.parametrize("of", ["images", "pixels"])
+def test_class_frequencies_are_weighted(of, fast):
+    X, y = make_blobs()
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(0, 2, (len(y), 1, 1) if of == "images" else y.shape)
+    weight = pixels.ravel() if of == "images" else pixels
+    segmenter = MarsSegmenter(**fast).fit(X, y, sample_weight=weight)
+    pixels = np.broadcast_to(pixels, y.shape)
+    expected = np.bincount(y.ravel(), pixels.ravel()) / pixels.sum()
+    np.testing.assert_allclose(segmenter.class_frequencies_, expected, rtol=1e-9)
+
+
 def test_weights_of_images_are_those_of_their_pixels(fast):
     X, y = make_blobs()
     weight = np.array([0.5, 1, 2, 0.25])
