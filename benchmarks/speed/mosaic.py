@@ -1,7 +1,7 @@
 """Prediction of one large image: throughput, memory and growth; and what windows cost in IoU.
 
     python benchmarks/speed/mosaic.py [--megapixels 1 10 50 200] [--window 768 768]
-    python benchmarks/speed/mosaic.py --panorama IMAGE.png MASK.png MODEL.skmars
+    python benchmarks/speed/mosaic.py --panorama IMAGE.png MASK.png MODEL.skmars [--picture FILE]
 
 The first writes mosaics of generated terrain to memory maps, predicts each in a process of its
 own, which after each strip also predicts some separate tiles of the size of its windows, so that
@@ -169,8 +169,8 @@ def sizes(options) -> None:
             )
 
 
-def panorama(image_path: str, mask_path: str, model: str) -> None:
-    """Whole against windows of several sizes, in mean IoU and in labels."""
+def panorama(image_path: str, mask_path: str, model: str, picture: str | None) -> None:
+    """Whole against windows of several sizes, in mean IoU and in labels, and a picture."""
     from PIL import Image
 
     from skmars import MarsSegmenter
@@ -179,6 +179,8 @@ def panorama(image_path: str, mask_path: str, model: str) -> None:
     image, mask = (np.asarray(Image.open(path))[None] for path in (image_path, mask_path))
     segmenter = MarsSegmenter.load(model).set_params(window=None)
     whole = segmenter.predict(image)
+    if picture is not None:
+        draw(picture, image, mask, whole, segmenter.ignore_label)
 
     def show(name: str, labels: np.ndarray) -> None:
         ignored = segmenter.ignore_label
@@ -194,6 +196,23 @@ def panorama(image_path: str, mask_path: str, model: str) -> None:
             show(f"{window[0]}x{window[1]}, overlap {overlap}", segmenter.predict(image))
 
 
+def draw(picture: str, image: np.ndarray, mask: np.ndarray, labels: np.ndarray, ignored) -> None:
+    """Draw a panorama, its true and its predicted mask, one above the other."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    from skmars.inspection import MaskDisplay
+
+    names = ["background", "soil", "bedrock", "sand", "big rock"]
+    figure, axes = plt.subplots(3, 1, figsize=(11, 6.4), layout="constrained")
+    MaskDisplay.from_predictions(
+        image, mask, labels, labels=range(5), target_names=names, ignore_label=ignored, ax=axes
+    )
+    figure.savefig(picture, dpi=100)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 10, 50])
@@ -203,12 +222,13 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of separate tiles, in pixels")
     parser.add_argument("--folder", help="for the memory maps; default: that of temporary files")
     parser.add_argument("--panorama", nargs=3, metavar=("IMAGE", "MASK", "MODEL"))
+    parser.add_argument("--picture", metavar="FILE", help="of the panorama and its masks")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:
         print(json.dumps(measure(options.measure, options.window, options.share)))
     elif options.panorama:
-        panorama(*options.panorama)
+        panorama(*options.panorama, options.picture)
     else:
         sizes(options)
 
