@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from skmars.augmentation import Augmenter
 from skmars.losses import make_loss
-from skmars.nn import BLOCKS, FREEZABLE, SKIPS
+from skmars.nn import BLOCKS, FREEZABLE, PATCH_SIZES, SKIPS
 from skmars.prediction.windows import check_window
 from skmars.schedules import SCHEDULERS, make_schedule
 
@@ -18,6 +18,7 @@ __all__ = ["ARCHITECTURE", "CONSTRAINTS", "check_together"]
 ARCHITECTURE = (
     "depth",
     "base_channels",
+    "patch_size",
     "block",
     "skip",
     "attention",
@@ -29,6 +30,7 @@ ARCHITECTURE = (
 CONSTRAINTS: dict[str, list] = {
     "depth": [Interval(Integral, 2, 5, closed="both")],
     "base_channels": [Interval(Integral, 1, None, closed="left")],
+    "patch_size": [Options(Integral, set(PATCH_SIZES))],
     "block": [StrOptions(set(BLOCKS))],
     "skip": [StrOptions(set(SKIPS))],
     "attention": ["boolean"],

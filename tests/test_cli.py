@@ -29,6 +29,7 @@ TINY = (
 OPTIONS = {
     "depth": ("--depth 2", 2),
     "base_channels": ("--base-channels 8", 8),
+    "patch_size": ("--patch-size 1", 1),
     "block": ("--block plain", "plain"),
     "skip": ("--skip add", "add"),
     "attention": ("--no-attention", False),
@@ -205,7 +206,7 @@ class TestHyperparameters:
             main(["fit", "--help"])
         out = " ".join(capsys.readouterr().out.split())
         assert all(f"--{name.replace('_', '-')}" in out for name in OPTIONS)
-        assert "[int, default=3] Encoder levels of the U-Net, 2 to 5." in out
+        assert "[int, default=3] How often the encoder of the U-Net halves the resolution" in out
         assert "--no-attention" in out
         assert "callbacks" not in out
 

@@ -113,8 +113,8 @@ class TestHeatMaps:
     def test_attention_is_what_the_skips_are_multiplied_by(self, fitted, terrain):
         X, _ = terrain
         display = AttentionDisplay.from_estimator(fitted, X[:3])
-        assert list(display.maps) == ["level 1", "level 2"]
-        assert [np.shape(maps) for maps in display.maps.values()] == [(3, 32, 48), (3, 16, 24)]
+        assert list(display.maps) == ["level 1"]
+        assert [np.shape(maps) for maps in display.maps.values()] == [(3, 16, 24)]
         assert all(0 < np.min(maps) < np.max(maps) < 1 for maps in display.maps.values())
         # With gates that are wide open the net gets the skips as they are.
         gates = [part for part in fitted.net_.module_.modules() if hasattr(part, "score")]

@@ -16,6 +16,7 @@ SIZES = [(1, 1), (1, 7), (5, 3), (50, 77), (64, 128)]
 DEFAULTS = {
     "depth": 2,
     "base_channels": 4,
+    "patch_size": 1,
     "block": "residual",
     "skip": "concat",
     "attention": True,
@@ -26,6 +27,7 @@ DEFAULTS = {
 SWITCHES = [
     {"depth": 3},
     {"base_channels": 5},
+    {"patch_size": 2},
     {"block": "plain"},
     {"skip": "add"},
     {"skip": "fusion"},
@@ -64,9 +66,9 @@ def train_steps(net, images, n_steps=3):
 
 @pytest.mark.parametrize("depth", [2, 3, 4, 5])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("n", [1, 3])
-def test_any_size_comes_out_as_it_went_in(depth, size, n):
-    net = make_net(depth=depth, base_channels=2)
+@pytest.mark.parametrize(("n", "patch_size"), [(1, 1), (3, 1), (2, 2)])
+def test_any_size_comes_out_as_it_went_in(depth, size, n, patch_size):
+    net = make_net(depth=depth, base_channels=2, patch_size=patch_size)
     images = make_images(n, *size)
     for mode in (True, False):
         logits = net.train(mode)(images)
@@ -79,6 +81,24 @@ def test_any_size_comes_out_as_it_went_in(depth, size, n):
 def test_odd_sizes_pass_every_skip(skip, attention):
     net = make_net(depth=3, skip=skip, attention=attention)
     assert net(make_images(2, 13, 11)).shape == (2, 5, 13, 11)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 1)])
+def test_patches_are_the_squares_that_a_strided_convolution_sees(size):
+    net = make_net(patch_size=2, block="plain").eval()
+    patches, images = [], make_images(2, *size)
+    net.encoder[0].register_forward_pre_hook(lambda _, args: patches.append(args[0]))
+    net(images)
+    # What the squares lack at the lower and right end repeats the last row and column.
+    rows, columns = (np.minimum(np.arange(side + side % 2), side - 1) for side in size)
+    filled = images[:, :, rows][..., columns]
+    squares = [filled[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    assert torch.equal(patches[0], torch.cat(squares, dim=1))
+
+
+def test_patches_of_several_channels():
+    net = AttentionASPPUNet(3, 7, **{**DEFAULTS, "patch_size": 2})
+    assert net(make_images(channels=3)).shape == (2, 7, 32, 48)
 
 
 def test_channels_and_classes_are_as_asked_for():
@@ -145,7 +165,7 @@ def test_every_switch_reaches_the_net_of_the_segmenter(switch, terrain):
     assert rates == {params["dropout"]}
 
 
-REPORT = {"base_channels": 32, "block": "plain"}
+REPORT = {"base_channels": 32, "patch_size": 1, "block": "plain"}
 
 
 @pytest.mark.parametrize(
@@ -301,9 +321,9 @@ def test_gradient_flows_to_every_parameter(block, skip):
 @pytest.mark.parametrize(
     ("depth", "size", "margin"), [(2, 136, 56), (3, 240, 112)], ids=["depth 2", "depth 3"]
 )
-@pytest.mark.parametrize("attention", [False, True])
-def test_shift_of_the_input_shifts_the_output(depth, size, margin, attention):
-    net = make_net(depth=depth, base_channels=8, attention=attention).double()
+@pytest.mark.parametrize("switch", [{}, {"attention": False}, {"patch_size": 2}], ids=str)
+def test_shift_of_the_input_shifts_the_output(depth, size, margin, switch):
+    net = make_net(depth=depth, base_channels=8, **switch).double()
     images = make_images(1, size, size).double()
     with torch.no_grad():
         net(images)  # statistics other than 0 and 1

@@ -36,6 +36,7 @@ PUBLIC = {
         "ASPP",
         "BLOCKS",
         "FREEZABLE",
+        "PATCH_SIZES",
         "SKIPS",
         "AddSkip",
         "AttentionASPPUNet",
@@ -112,6 +113,7 @@ PUBLIC = {
 PARAMETERS = [
     "depth",
     "base_channels",
+    "patch_size",
     "block",
     "skip",
     "attention",

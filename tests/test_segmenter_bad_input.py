@@ -156,6 +156,7 @@ def test_one_image_needs_no_split_without_validation():
 OUT_OF_RANGE = {
     "depth": [0, 1, 6, 2.5, "3", None, -1],
     "base_channels": [0, -4, 2.5, "16", None],
+    "patch_size": [0, 3, 4, 2.0, "2", None],
     "block": ["dense", None, 1, "Residual"],
     "skip": ["multiply", None, 0],
     "attention": ["yes", None, 2.0],

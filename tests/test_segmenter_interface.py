@@ -26,6 +26,7 @@ from skmars.metrics import mean_iou_score
 CHANGED = {
     "depth": 4,
     "base_channels": 5,
+    "patch_size": 1,
     "block": "plain",
     "skip": "add",
     "attention": False,

@@ -4,14 +4,14 @@
     python benchmarks/accuracy/report.py --table [--seconds 300]
 
 Rows 1 to 5 are the report's Table 1, each with what the one before has. The control is a second
-phase of the same length in which nothing is frozen. What the defaults do beyond the report, moving
-averages and changes of the light, is off. Runs go to `results/report_<seconds>.jsonl`;
-those that are there are not repeated.
+phase of the same length in which nothing is frozen. What the defaults do beyond the report is off:
+patches, class weights, moving averages and changes of the light. Runs go to
+`results/report_<seconds>.jsonl`; those that are there are not repeated.
 """
 
 from protocol import run_table
 
-PLAIN = {"class_weight": None, "augmentation": None, "ema_decay": None}
+PLAIN = {"patch_size": 1, "class_weight": None, "augmentation": None, "ema_decay": None}
 BARE = {"depth": 3, "attention": False, "aspp": False}
 FULL = {"depth": 3}
 CONFIGURATIONS = {

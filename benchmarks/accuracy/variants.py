@@ -21,6 +21,7 @@ from skmars import Augmenter
 from skmars.nn import ASPP, AttentionASPPUNet
 
 SETTINGS = {
+    "patch_size": 1,
     "class_weight": "sqrt",
     "ema_decay": None,
     "augmentation": Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3),
@@ -65,6 +66,7 @@ class HalfNet(nn.Module):
         self.stem = initialised(conv_bn_relu(in_channels, width, stride=2))
         self.net = AttentionASPPUNet(width, n_classes, base_channels=width, **params)
         self.head = self.net.head
+        self.patch_size = 1
 
     @property
     def encoder(self) -> list[nn.Module]:
@@ -161,6 +163,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "full": {},
     "full, moving average of 0.99": {"ema_decay": 0.99},
     "full, without ASPP": {"aspp": False},
+    "patches of 2x2, moving average of 0.99": {"patch_size": 2, "ema_decay": 0.99},
     "coarse decoder": {"net": CoarseDecoder},
     "coarse decoder, mean over the image in ASPP": {"net": CoarseDecoder, **POOLED},
     "coarse decoder, without ASPP": {"net": CoarseDecoder, "aspp": False},

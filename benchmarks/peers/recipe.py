@@ -15,6 +15,7 @@ class Peer(nn.Module):
     def __init__(self, name: str, n_classes: int):
         super().__init__()
         self.body = NETS[name][1](n_classes)
+        self.patch_size = 1
         self.encoder = nn.ModuleList(nn.Identity() for _ in range(5))
         self.head = nn.Identity()
         self.head.out_channels = n_classes

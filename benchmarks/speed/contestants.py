@@ -20,7 +20,7 @@ PLAIN = Arithmetic("float32", channels_last=False)
 
 NETS = {
     "default": {},
-    "report": {"base_channels": 32, "block": "plain"},
+    "report": {"base_channels": 32, "patch_size": 1, "block": "plain"},
 }
 
 

@@ -5,12 +5,13 @@ from skmars.nn.attention import AttentionGate
 from skmars.nn.blocks import BLOCKS, PlainBlock, ResidualBlock
 from skmars.nn.folding import fold_batch_norms
 from skmars.nn.skips import SKIPS, AddSkip, ConcatSkip, FusionSkip
-from skmars.nn.unet import FREEZABLE, AttentionASPPUNet
+from skmars.nn.unet import FREEZABLE, PATCH_SIZES, AttentionASPPUNet
 
 __all__ = [
     "ASPP",
     "BLOCKS",
     "FREEZABLE",
+    "PATCH_SIZES",
     "SKIPS",
     "AddSkip",
     "AttentionASPPUNet",

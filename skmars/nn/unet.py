@@ -10,13 +10,21 @@ from skmars.nn.attention import AttentionGate
 from skmars.nn.blocks import BLOCKS
 from skmars.nn.skips import SKIPS, Skip
 
-__all__ = ["FREEZABLE", "AttentionASPPUNet"]
+__all__ = ["FREEZABLE", "PATCH_SIZES", "AttentionASPPUNet"]
+
+PATCH_SIZES = (1, 2)
 
 FREEZABLE = {
     "encoder": ("encoder",),
     "encoder+bottleneck": ("encoder", "bottleneck"),
     "decoder": ("decoder",),
 }
+
+
+def upsample(x: Tensor, factor: int, size: Sequence[int]) -> Tensor:
+    """Interpolate `(n, C, h, w)` to a size that was divided by the factor and rounded up."""
+    x = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    return x[..., : size[0], : size[1]]
 
 
 class DecoderLevel(nn.Module):
@@ -34,9 +42,7 @@ class DecoderLevel(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Join `(n, in_channels, h, w)` with `(n, out_channels, H, W)`, `h = ceil(H / 2)`."""
-        up = F.interpolate(self.reduce(x), scale_factor=2, mode="bilinear", align_corners=False)[
-            ..., : skip.shape[-2], : skip.shape[-1]
-        ]
+        up = upsample(self.reduce(x), 2, skip.shape[-2:])
         if self.attention is not None:
             skip = self.attention(skip, gate=x)
         return self.block(self.skip(skip, up))
@@ -50,6 +56,10 @@ class AttentionASPPUNet(nn.Module):
     connection of its resolution and applies a block; a 1x1 convolution gives the logits. Any
     height and width of at least one pixel goes in: pooling rounds up, upsampling crops back.
 
+    With `patch_size=2` there is no level at full resolution, where most of the time would go and
+    the channels are fewest: every 2x2 pixels become the channels of one place [2]_, so that
+    nothing of the image is lost, and logits are interpolated.
+
     Parameters
     ----------
     in_channels : int
@@ -57,9 +67,11 @@ class AttentionASPPUNet(nn.Module):
     n_classes : int
         Number of classes.
     depth : int, default=3
-        Encoder levels; the bottleneck has `1 / 2**depth` of the resolution.
+        How often the resolution is halved; the bottleneck has `1 / 2**depth` of it.
     base_channels : int, default=16
-        Channels at full resolution, doubled at each level.
+        Channels at full resolution, doubled with each halving.
+    patch_size : {1, 2}, default=2
+        Side of the squares of pixels that are one place of the first level.
     block : {"residual", "plain"}, default="residual"
         Convolution block, a name in `skmars.nn.BLOCKS`.
     skip : {"concat", "add", "fusion"}, default="concat"
@@ -82,6 +94,8 @@ class AttentionASPPUNet(nn.Module):
     ----------
     .. [1] Ronneberger, O., Fischer, P., Brox, T. (2015). U-Net: Convolutional networks for
        biomedical image segmentation. MICCAI.
+    .. [2] Ridnik, T., Lawen, H., Noy, A., Ben Baruch, E., Sharir, G., Friedman, I. (2021).
+       TResNet: High performance GPU-dedicated architecture. WACV.
 
     Examples
     --------
@@ -99,6 +113,7 @@ class AttentionASPPUNet(nn.Module):
         *,
         depth: int = 3,
         base_channels: int = 16,
+        patch_size: int = 2,
         block: str = "residual",
         skip: str = "concat",
         attention: bool = True,
@@ -107,10 +122,13 @@ class AttentionASPPUNet(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        widths = [base_channels * 2**level for level in range(depth + 1)]
+        self.patch_size = patch_size
+        # Patches take the place of the first level.
+        first = PATCH_SIZES.index(patch_size)
+        widths = [base_channels * 2**level for level in range(first, depth + 1)]
+        below = [in_channels * patch_size**2, *widths]
         self.encoder = nn.ModuleList(
-            BLOCKS[block](below, width, dropout)
-            for below, width in zip([in_channels, *widths], widths[:-1], strict=False)
+            BLOCKS[block](*channels, dropout) for channels in zip(below, widths[:-1], strict=False)
         )
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.bottleneck = nn.Sequential(BLOCKS[block](widths[-2], widths[-1], dropout))
@@ -120,12 +138,21 @@ class AttentionASPPUNet(nn.Module):
             DecoderLevel(2 * width, width, block, skip, attention, dropout)
             for width in reversed(widths[:-1])
         )
-        self.head = nn.Conv2d(base_channels, n_classes, 1)
+        self.head = nn.Conv2d(widths[0], n_classes, 1)
         self.frozen: tuple[str, ...] = ()
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images `(n, in_channels, H, W)` to logits `(n, n_classes, H, W)`."""
+        if self.patch_size == 1:
+            return self._logits(x)
+        height, width = x.shape[-2:]
+        filled = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size), "replicate")
+        logits = self._logits(F.pixel_unshuffle(filled, self.patch_size))
+        return upsample(logits, self.patch_size, (height, width))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Map places `(n, c, h, w)` of the first level to logits `(n, n_classes, h, w)`."""
         skips = []
         for block in self.encoder:
             x = block(x)

@@ -119,7 +119,7 @@ def most_probable(scores: Tensor, classes: np.ndarray) -> np.ndarray:
 
 def coarsest_grid(net: SegmentationNet) -> int:
     """Pixels that one place of the net's bottleneck stands for, along either axis."""
-    return 2 ** len(net.module_.encoder)
+    return net.module_.patch_size * 2 ** len(net.module_.encoder)
 
 
 def window_predictor(infer: Infer, tta: bool) -> Callable[[np.ndarray], Tensor]:
