@@ -18,6 +18,7 @@ from skmars.transforms import (
     Batch,
     Transform,
     adjust_intensity,
+    crop,
     crop_and_resize,
     flip,
     paste_regions,
@@ -53,6 +54,9 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         to the whole; a single number is the end of a range that begins at 1. Above 0. A window
         beyond the image (above 1) shows the image smaller; what it leaves has the mean
         intensity and no label.
+    random_crop : float, default=1.0
+        Sides of a random window, as a share of the image's sides, in (0, 1]: all that a training
+        step sees of an image, at its own size. A step then takes less time. Only within training.
     paste_rare_class : float, default=0.0
         Probability, in [0, 1], that an image gets regions of the rarest class from another image
         of the training set, with their rows kept and moved sideways (as in the simple copy-paste
@@ -100,6 +104,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         "brightness": [Interval(Real, 0, None, closed="left")],
         "contrast": [Interval(Real, 0, 1, closed="both")],
         "crop_scale": [Interval(Real, 0, None, closed="neither"), tuple, list],
+        "random_crop": [Interval(Real, 0, 1, closed="right")],
         "paste_rare_class": [Interval(Real, 0, 1, closed="both")],
         "n_copies": [Interval(Integral, 0, None, closed="left")],
         "ignore_label": [Integral, None],
@@ -114,6 +119,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         brightness=0.0,
         contrast=0.0,
         crop_scale=1.0,
+        random_crop=1.0,
         paste_rare_class=0.0,
         n_copies=1,
         ignore_label=None,
@@ -124,6 +130,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         self.brightness = brightness
         self.contrast = contrast
         self.crop_scale = crop_scale
+        self.random_crop = random_crop
         self.paste_rare_class = paste_rare_class
         self.n_copies = n_copies
         self.ignore_label = ignore_label
@@ -180,6 +187,11 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         self.sample_indices_ = np.tile(np.arange(n), 1 + self.n_copies)
         if self.n_copies == 0:
             return X, y
+        if self.random_crop != 1:
+            raise ValueError(
+                f"random_crop={self.random_crop} makes smaller images, which fit_resample cannot "
+                "append; use it as MarsSegmenter(augmentation=...)"
+            )
         if self._crop_range()[1] > 1:
             self._check_ignore_label(y.dtype)
         augment = self.prepare(dataset, self.scale_, self.mean_, self._rng)
@@ -238,6 +250,8 @@ class Augmenter(ImageInputMixin, BaseEstimator):
             transforms.append(crop_and_resize(low, high, mean))
         if self.brightness or self.contrast:
             transforms.append(adjust_intensity(self.brightness, self.contrast, scale))
+        if self.random_crop != 1:
+            transforms.append(crop(self.random_crop))
         if self.random_state is not None:
             rng = check.random_generator(self.random_state)
         return Augmentation(transforms, seed=int(rng.integers(2**62)))

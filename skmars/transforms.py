@@ -11,7 +11,15 @@ from torch import Tensor
 from skmars.batches import SegmentationDataset
 from skmars.losses import IGNORE_INDEX
 
-__all__ = ["Batch", "Transform", "adjust_intensity", "crop_and_resize", "flip", "paste_regions"]
+__all__ = [
+    "Batch",
+    "Transform",
+    "adjust_intensity",
+    "crop",
+    "crop_and_resize",
+    "flip",
+    "paste_regions",
+]
 
 
 class Batch(NamedTuple):
@@ -90,6 +98,36 @@ def adjust_intensity(brightness: float, contrast: float, scale: np.ndarray) -> T
     return adjust
 
 
+def crop(share: float) -> Transform:
+    """Keep a random window of each image, all of one size.
+
+    Parameters
+    ----------
+    share : float
+        The window's sides, as a share of the image's, in (0, 1].
+    """
+
+    def cut(batch: Batch, generator: torch.Generator) -> Batch:
+        sides = torch.tensor(batch.target.shape[1:])
+        kept = (sides * share).round().int().clamp(min=1)
+        draws = torch.rand(len(batch.target), 2, generator=generator, dtype=torch.float64)
+        windows = [
+            (..., slice(top, top + int(kept[0])), slice(left, left + int(kept[1])))
+            for top, left in (draws * (sides - kept + 1)).int().tolist()
+        ]
+
+        def apply(tensor: Tensor) -> Tensor:
+            parts = [values[window] for values, window in zip(tensor, windows, strict=True)]
+            return torch.stack(parts)
+
+        weight = batch.weight
+        if weight is not None and weight.ndim == 3:
+            weight = apply(weight)
+        return Batch(apply(batch.images), apply(batch.target), weight)
+
+    return cut
+
+
 def crop_and_resize(low: float, high: float, fill: np.ndarray) -> Transform:
     """Show a random window of each image at the size of the whole.
 
@@ -104,7 +142,7 @@ def crop_and_resize(low: float, high: float, fill: np.ndarray) -> Transform:
         Intensity where there is no image.
     """
 
-    def crop(batch: Batch, generator: torch.Generator) -> Batch:
+    def show(batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.images
         draws = _draws(3, images, generator)
         side = low + (high - low) * draws[0]
@@ -134,7 +172,7 @@ def crop_and_resize(low: float, high: float, fill: np.ndarray) -> Transform:
             target = target.masked_fill(outside, IGNORE_INDEX)
         return Batch(shown, target, weight)
 
-    return crop
+    return show
 
 
 def paste_regions(probability: float, donors: SegmentationDataset, label: int) -> Transform:

@@ -21,6 +21,7 @@ EACH = [
     {**OFF, "crop_scale": 2.0, "ignore_label": 9},
     {**OFF, "paste_rare_class": 1.0},
 ]
+CROP = {**OFF, "random_crop": 0.5}
 EVERYTHING = {
     "vertical_flip": True,
     "brightness": 0.3,
@@ -240,7 +241,7 @@ def test_arrays_given_are_not_written_to(terrain):
     assert torch.equal(batch.target, before.target)
 
 
-@pytest.mark.parametrize("params", [EACH[0], EACH[1], {**OFF, "crop_scale": 0.5}])
+@pytest.mark.parametrize("params", [EACH[0], EACH[1], {**OFF, "crop_scale": 0.5}, CROP])
 def test_weights_of_pixels_move_along(params):
     X, y = matched()
     augment, dataset = prepared(X, y, **params)
@@ -261,7 +262,39 @@ def test_in_training_nothing_shown_is_ignored():
     assert float(share) == pytest.approx(0.75, abs=0.01)
 
 
-@pytest.mark.parametrize("params", EACH)
+@pytest.mark.parametrize(("share", "size"), [(0.5, (6, 10)), (0.71, (9, 14)), (0.01, (1, 1))])
+def test_random_crops_are_windows_of_their_images(share, size):
+    rng = np.random.default_rng(0)
+    X = rng.permutation(40 * 12 * 20).reshape(40, 12, 20)
+    augment, dataset = prepared(X, X % 7, **OFF, random_crop=share)
+    batch = changed(augment, dataset)
+    assert batch.target.shape == (40, *size)
+    starts = set()
+    for image, target, whole in zip(batch.images[:, 0].int(), batch.target, X, strict=True):
+        top, left = np.argwhere(whole == int(image[0, 0]))[0]
+        starts.add((top, left))
+        window = whole[top : top + size[0], left : left + size[1]]
+        np.testing.assert_array_equal(image, window)
+        np.testing.assert_array_equal(target, window % 7)
+    # Anywhere, the last place as well as the first.
+    rows, columns = (set(places) for places in zip(*starts, strict=True))
+    if size[0] > 1:
+        assert rows == set(range(12 - size[0] + 1))
+    assert len(columns) > 5
+
+
+def test_training_on_crops_predicts_whole_images(terrain, fast):
+    X, y = terrain
+    segmenter = MarsSegmenter(**fast, augmentation=Augmenter(**CROP)).fit(X, y)
+    assert segmenter.predict(X[:3]).shape == y[:3].shape
+
+
+def test_copies_cannot_be_smaller(terrain):
+    with pytest.raises(ValueError, match=r"random_crop=0\.5 makes smaller images"):
+        Augmenter(**CROP).fit_resample(*terrain)
+
+
+@pytest.mark.parametrize("params", [*EACH, CROP])
 def test_training_sees_each_change(terrain, fast, params):
     X, y = terrain
     plain = MarsSegmenter(**fast).fit(X, y)
@@ -363,6 +396,8 @@ def test_default_changes_the_light(terrain, fast):
         ({"crop_scale": (1.5, 0.5)}, "low <= high"),
         ({"crop_scale": (0.5, "1")}, "crop_scale"),
         ({"crop_scale": "0.5"}, "crop_scale"),
+        ({"random_crop": 0}, "random_crop"),
+        ({"random_crop": 1.1}, "random_crop"),
         ({"paste_rare_class": 1.5}, "paste_rare_class"),
         ({"n_copies": -1}, "n_copies"),
         ({"horizontal_flip": 2}, "horizontal_flip"),
