@@ -20,11 +20,12 @@ from torch.nn import functional as F
 from skmars import Augmenter
 from skmars.nn import ASPP, AttentionASPPUNet
 
+LIGHT = {"horizontal_flip": False, "brightness": 0.3, "contrast": 0.3}
 SETTINGS = {
     "patch_size": 1,
     "class_weight": "sqrt",
     "ema_decay": None,
-    "augmentation": Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3),
+    "augmentation": Augmenter(**LIGHT),
     "validation_fraction": None,
     "early_stopping": False,
     "n_threads": 1,
@@ -158,12 +159,43 @@ def initialised(module: nn.Module) -> nn.Module:
     return module
 
 
+def changed(**params) -> dict[str, Augmenter]:
+    """The light as in all rows, and something else."""
+    return {"augmentation": Augmenter(**{**LIGHT, **params})}
+
+
 POOLED = {"pyramid": PoolingASPP}
+PATCHES = {"patch_size": 2, "ema_decay": 0.99, "precision": "bfloat16"}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "full": {},
     "full, moving average of 0.99": {"ema_decay": 0.99},
     "full, without ASPP": {"aspp": False},
-    "patches of 2x2, moving average of 0.99": {"patch_size": 2, "ema_decay": 0.99},
+    "patches": PATCHES,
+    "patches, 24 epochs": {**PATCHES, "max_epochs": 24},
+    "patches, 24 epochs, flips": {**PATCHES, "max_epochs": 24, **changed(horizontal_flip=True)},
+    "patches, 24 epochs, stronger regularisation": {
+        **PATCHES,
+        "max_epochs": 24,
+        "dropout": 0.2,
+        "weight_decay": 0.1,
+        **changed(horizontal_flip=True, brightness=0.5, contrast=0.5),
+    },
+    "patches, windows of 0.75, 40 epochs": {
+        **PATCHES,
+        "max_epochs": 40,
+        **changed(random_crop=0.75),
+    },
+    "patches, windows of 0.75, flips, 40 epochs": {
+        **PATCHES,
+        "max_epochs": 40,
+        **changed(random_crop=0.75, horizontal_flip=True),
+    },
+    "patches, windows of 0.5, batches of 32, 96 epochs": {
+        **PATCHES,
+        "max_epochs": 96,
+        "batch_size": 32,
+        **changed(random_crop=0.5),
+    },
     "coarse decoder": {"net": CoarseDecoder},
     "coarse decoder, mean over the image in ASPP": {"net": CoarseDecoder, **POOLED},
     "coarse decoder, without ASPP": {"net": CoarseDecoder, "aspp": False},

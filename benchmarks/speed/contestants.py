@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from skmars import MarsSegmenter
+from skmars import Augmenter, MarsSegmenter
 from skmars.device import Arithmetic, choose_arithmetic, forward, set_layout
 from skmars.nn import AttentionASPPUNet
 
@@ -98,8 +98,15 @@ class Skmars:
 
     def __init__(self, params: dict, X: np.ndarray, y: np.ndarray):
         self.X, self.y = X, y
+        # The default but its random windows: all train on the same pixels.
+        augmenter = Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3)
         self.segmenter = MarsSegmenter(
-            **params, max_epochs=1, warm_start=True, validation_fraction=None, random_state=0
+            **params,
+            max_epochs=1,
+            warm_start=True,
+            validation_fraction=None,
+            augmentation=augmenter,
+            random_state=0,
         ).fit(X, y)
 
     def train(self) -> None:
