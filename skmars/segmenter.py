@@ -49,7 +49,7 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
     patch_size : {1, 2}, default=2
         1 has a first level at full resolution, as the first U-Net. 2 does without: squares of
         2x2 pixels become the channels of the first level, at half of the resolution, and logits
-        are interpolated. More than twice as fast.
+        are interpolated. Nearly twice as fast.
     block : {"residual", "plain"}, default="residual"
         Two 3x3 convolutions with or without a shortcut around them.
     skip : {"concat", "add", "fusion"}, default="concat"
