@@ -66,6 +66,7 @@ def overfit(**params):
             "batch_size": len(X),
             "learning_rate": 0.01,
             "dropout": 0.0,
+            "augmentation": None,
             "validation_fraction": None,
             "early_stopping": False,
             "precision": "float32",
@@ -538,7 +539,7 @@ def test_callable_loss_is_trained_on(terrain, fast):
         assert set(target[target < 0].unique().tolist()) <= {-100}
         return torch.nn.functional.cross_entropy(logits, target)
 
-    params = {**fast, "ignore_label": 0, "validation_fraction": None}
+    params = {**fast, "ignore_label": 0, "validation_fraction": None, "augmentation": None}
     own = MarsSegmenter(**params, loss=loss).fit(X, y)
     assert seen[0] == ((8, 4, 32, 48), torch.float32, (8, 32, 48), torch.int64)
     named = MarsSegmenter(**params, class_weight=None).fit(X, y)
