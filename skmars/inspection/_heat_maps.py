@@ -172,7 +172,7 @@ class AttentionDisplay(HeatMapDisplay):
     >>> from skmars.datasets import make_terrain
     >>> from skmars.inspection import AttentionDisplay
     >>> X, y = make_terrain(12, random_state=0)
-    >>> segmenter = MarsSegmenter(depth=2, base_channels=4, max_epochs=1).fit(X, y)
+    >>> segmenter = MarsSegmenter(depth=3, base_channels=4, max_epochs=1).fit(X, y)
     >>> AttentionDisplay.from_estimator(segmenter, X[:2]).axes_.shape
     (2, 3)
     """
