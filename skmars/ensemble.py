@@ -333,6 +333,8 @@ def _fit_member(member, X, y, train, test, given) -> BaseEstimator:
         # A rare class may be in these images only, which a member cannot be validated on.
         labels = check.unique_labels(y[train])
         test = [row for row in test if np.isin(y[row], labels).all()]
+        if (weight := given.get("sample_weight")) is not None:
+            test = [row for row in test if np.any(weight[row] > 0)]
         if test:
             params["validation_data"] = (X[test], y[test])
     return member.fit(X[train], y[train], **params)
