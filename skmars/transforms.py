@@ -41,6 +41,11 @@ def _for_each_image(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.device).reshape(-1, *(1,) * (like.ndim - 1))
 
 
+def _move(weight: Tensor | None, apply: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """Change weights of pixels as their pixels are; those of images stay."""
+    return apply(weight) if weight is not None and weight.ndim == 3 else weight
+
+
 def flip(dim: int) -> Transform:
     """Turn about half of the images over.
 
@@ -56,10 +61,7 @@ def flip(dim: int) -> Transform:
         def apply(tensor: Tensor) -> Tensor:
             return torch.where(_for_each_image(chosen, tensor), tensor.flip(dim), tensor)
 
-        weight = batch.weight
-        if weight is not None and weight.ndim == 3:
-            weight = apply(weight)
-        return Batch(apply(batch.images), apply(batch.target), weight)
+        return Batch(apply(batch.images), apply(batch.target), _move(batch.weight, apply))
 
     return turn
 
@@ -120,10 +122,7 @@ def crop(share: float) -> Transform:
             parts = [values[window] for values, window in zip(tensor, windows, strict=True)]
             return torch.stack(parts)
 
-        weight = batch.weight
-        if weight is not None and weight.ndim == 3:
-            weight = apply(weight)
-        return Batch(apply(batch.images), apply(batch.target), weight)
+        return Batch(apply(batch.images), apply(batch.target), _move(batch.weight, apply))
 
     return cut
 
@@ -162,15 +161,13 @@ def crop_and_resize(low: float, high: float, fill: np.ndarray) -> Transform:
             picked = sample(tensor[:, None].to(images.dtype), "nearest")
             return picked[:, 0].to(tensor.dtype)
 
-        shown, target, weight = sample(images, "bilinear"), nearest(batch.target), batch.weight
-        if weight is not None and weight.ndim == 3:
-            weight = nearest(weight)
+        shown, target = sample(images, "bilinear"), nearest(batch.target)
         if high > 1:
             outside = (grid.abs() > 1).any(dim=-1)
             empty = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
             shown = torch.where(outside[:, None], empty.reshape(-1, 1, 1), shown)
             target = target.masked_fill(outside, IGNORE_INDEX)
-        return Batch(shown, target, weight)
+        return Batch(shown, target, _move(batch.weight, nearest))
 
     return show
 
