@@ -448,8 +448,11 @@ class PredictsTheOppositeOfWhatItDoes(Darkest):
 
 class IgnoresItsSeed(Mirrored):
     def _join(self, X, y, some):
-        some = np.random.default_rng().permutation(some)
-        return super()._join(X, y, some)
+        joined, masks = super()._join(X, y, some)
+        # Not another order of the copies: with few of them, chance could repeat it.
+        copies = joined[len(X) :]
+        copies[:] = copies * np.random.default_rng().random()
+        return joined, masks
 
 
 SAMPLERS = {
