@@ -21,6 +21,7 @@ from skmars.transforms import (
     crop,
     crop_and_resize,
     flip,
+    mix_rectangles,
     paste_regions,
 )
 
@@ -30,7 +31,7 @@ IMAGES_AT_ONCE = 64
 
 
 class Augmenter(ImageInputMixin, BaseEstimator):
-    """Random flips, intensity, crops and pasted regions, for images and masks together.
+    """Random flips, intensity, crops, pasted and mixed regions, for images and masks together.
 
     Given to `MarsSegmenter(augmentation=...)` it changes every training batch anew. As a step of
     an `imblearn.pipeline.Pipeline` it appends changed copies to the training data, and is
@@ -61,6 +62,10 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         Probability, in [0, 1], that an image gets regions of the rarest class from another image
         of the training set, with their rows kept and moved sideways (as in the simple copy-paste
         of Ghiasi et al. 2021). The rarest class is the one with the fewest pixels.
+    cutmix : float, default=0.0
+        Probability, in [0, 1], that a rectangle of an image, with a quarter to three quarters of
+        its sides, shows what another image of the batch has there (as CutMix of Yun et al. 2019,
+        with the mask instead of mixed labels).
     n_copies : int, default=1
         Changed copies of each image that `fit_resample` appends, at least 0. Has no meaning
         within training.
@@ -87,6 +92,10 @@ class Augmenter(ImageInputMixin, BaseEstimator):
     and Barret Zoph, "Simple copy-paste is a strong data augmentation method for instance
     segmentation", CVPR 2021.
 
+    Sangdoo Yun, Dongyoon Han, Seong Joon Oh, Sanghyuk Chun, Junsuk Choe and Youngjoon Yoo,
+    "CutMix: regularization strategy to train strong classifiers with localizable features",
+    ICCV 2019.
+
     Examples
     --------
     >>> from skmars import Augmenter
@@ -106,6 +115,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         "crop_scale": [Interval(Real, 0, None, closed="neither"), tuple, list],
         "random_crop": [Interval(Real, 0, 1, closed="right")],
         "paste_rare_class": [Interval(Real, 0, 1, closed="both")],
+        "cutmix": [Interval(Real, 0, 1, closed="both")],
         "n_copies": [Interval(Integral, 0, None, closed="left")],
         "ignore_label": [Integral, None],
         "random_state": ["random_state"],
@@ -121,6 +131,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         crop_scale=1.0,
         random_crop=1.0,
         paste_rare_class=0.0,
+        cutmix=0.0,
         n_copies=1,
         ignore_label=None,
         random_state=None,
@@ -132,6 +143,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         self.crop_scale = crop_scale
         self.random_crop = random_crop
         self.paste_rare_class = paste_rare_class
+        self.cutmix = cutmix
         self.n_copies = n_copies
         self.ignore_label = ignore_label
         self.random_state = random_state
@@ -252,6 +264,8 @@ class Augmenter(ImageInputMixin, BaseEstimator):
             transforms.append(adjust_intensity(self.brightness, self.contrast, scale))
         if self.random_crop != 1:
             transforms.append(crop(self.random_crop))
+        if self.cutmix:
+            transforms.append(mix_rectangles(self.cutmix))
         if self.random_state is not None:
             rng = check.random_generator(self.random_state)
         return Augmentation(transforms, seed=int(rng.integers(2**62)))
@@ -303,8 +317,8 @@ def choose_augmenter(augmentation: Augmenter | str | None) -> Augmenter | None:
     Parameters
     ----------
     augmentation : Augmenter, "auto" or None
-        Valid. "auto" changes what differs most from scene to scene, the light, and shows a part
-        of each image at a time, so that the training images are learned by heart less soon.
+        Valid. "auto" changes what differs most from scene to scene, the light, shows a part of
+        each image at a time, and mixes them, so that they are learned by heart less soon.
 
     Returns
     -------
@@ -312,7 +326,9 @@ def choose_augmenter(augmentation: Augmenter | str | None) -> Augmenter | None:
         None for no changes.
     """
     if isinstance(augmentation, str):
-        return Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3, random_crop=0.75)
+        return Augmenter(
+            horizontal_flip=False, brightness=0.3, contrast=0.3, random_crop=0.75, cutmix=0.5
+        )
     return augmentation
 
 

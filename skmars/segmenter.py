@@ -125,10 +125,10 @@ class MarsSegmenter(PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
         Learning rate of the second phase, above 0.
     augmentation : "auto", Augmenter or None, default="auto"
         Changes every training batch at random. "auto" is
-        `Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3, random_crop=0.75)`: light
-        differs from scene to scene, and parts of an image are harder to learn by heart. The
-        parameters of an Augmenter that is given are searched as `augmentation__brightness` and so
-        on.
+        `Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3, random_crop=0.75,
+        cutmix=0.5)`: light differs from scene to scene, and parts of images, and mixed ones, are
+        harder to learn by heart. The parameters of an Augmenter that is given are searched as
+        `augmentation__brightness` and so on.
     tta : bool, default=False
         Whether to predict the mean over an image and its flips, at four times the cost.
     window : tuple of int or None, default=None

@@ -18,6 +18,7 @@ __all__ = [
     "crop",
     "crop_and_resize",
     "flip",
+    "mix_rectangles",
     "paste_regions",
 ]
 
@@ -170,6 +171,49 @@ def crop_and_resize(low: float, high: float, fill: np.ndarray) -> Transform:
         return Batch(shown, target, _move(batch.weight, nearest))
 
     return show
+
+
+def mix_rectangles(probability: float) -> Transform:
+    """Replace a rectangle of an image by what another image of the batch shows there.
+
+    Its sides are a quarter to three quarters of the image's.
+
+    Parameters
+    ----------
+    probability : float
+        Of an image to get a rectangle.
+    """
+
+    def mix(batch: Batch, generator: torch.Generator) -> Batch:
+        n, device = len(batch.target), batch.target.device
+        draws = torch.rand(5, n, generator=generator, dtype=torch.float64)
+        others = torch.randperm(n, generator=generator).to(device)
+        chosen = draws[0] < probability
+        rows, columns = (
+            _random_part(size, *draws[start : start + 2]).to(device)
+            for size, start in zip(batch.target.shape[1:], (1, 3), strict=True)
+        )
+        inside = chosen.to(device)[:, None, None] & rows[:, :, None] & columns[:, None, :]
+
+        def apply(tensor: Tensor) -> Tensor:
+            mask = inside if tensor.ndim == 3 else inside[:, None]
+            return torch.where(mask, tensor[others], tensor)
+
+        weight = batch.weight
+        if weight is not None:
+            # An image's weight goes with its pixels.
+            weight = apply(weight.reshape(n, *weight.shape[1:] or (1, 1)).expand_as(batch.target))
+        return Batch(apply(batch.images), apply(batch.target), weight)
+
+    return mix
+
+
+def _random_part(size: int, length: Tensor, place: Tensor) -> Tensor:
+    """Mark, for draws in [0, 1) of `n` images, the pixels `(n, size)` of a part of an axis."""
+    lengths = ((0.25 + 0.5 * length) * size).long()
+    starts = (place * (size - lengths + 1)).long()
+    pixels = torch.arange(size)
+    return (pixels >= starts[:, None]) & (pixels < (starts + lengths)[:, None])
 
 
 def paste_regions(probability: float, donors: SegmentationDataset, label: int) -> Transform:

@@ -20,6 +20,7 @@ EACH = [
     {**OFF, "crop_scale": 0.5},
     {**OFF, "crop_scale": 2.0, "ignore_label": 9},
     {**OFF, "paste_rare_class": 1.0},
+    {**OFF, "cutmix": 1.0},
 ]
 CROP = {**OFF, "random_crop": 0.5}
 EVERYTHING = {
@@ -28,6 +29,7 @@ EVERYTHING = {
     "contrast": 0.3,
     "crop_scale": (0.6, 1.3),
     "paste_rare_class": 0.5,
+    "cutmix": 0.5,
     "ignore_label": 9,
 }
 
@@ -241,7 +243,7 @@ def test_arrays_given_are_not_written_to(terrain):
     assert torch.equal(batch.target, before.target)
 
 
-@pytest.mark.parametrize("params", [EACH[0], EACH[1], {**OFF, "crop_scale": 0.5}, CROP])
+@pytest.mark.parametrize("params", [EACH[0], EACH[1], {**OFF, "crop_scale": 0.5}, CROP, EACH[-1]])
 def test_weights_of_pixels_move_along(params):
     X, y = matched()
     augment, dataset = prepared(X, y, **params)
@@ -251,7 +253,7 @@ def test_weights_of_pixels_move_along(params):
 
 
 def test_weights_of_images_stay():
-    augment, dataset = prepared(*matched(), **EVERYTHING)
+    augment, dataset = prepared(*matched(), **{**EVERYTHING, "cutmix": 0.0})
     weight = torch.rand(len(dataset))
     assert torch.equal(changed(augment, dataset, weight).weight, weight)
 
@@ -281,6 +283,41 @@ def test_random_crops_are_windows_of_their_images(share, size):
     if size[0] > 1:
         assert rows == set(range(12 - size[0] + 1))
     assert len(columns) > 5
+
+
+def test_cutmix_shows_a_rectangle_of_another_image():
+    n, height, width = 300, 12, 20
+    numbers = np.arange(n)[:, None, None]
+    pixels = np.arange(height * width).reshape(height, width)
+    augment, dataset = prepared(numbers * 1000 + pixels, (numbers + pixels) % 7, **OFF, cutmix=0.4)
+    batch = changed(augment, dataset, torch.arange(n).float())
+    values = batch.images[:, 0].double().numpy()
+    # Each pixel, its label and its weight stay at their place, and come from one image.
+    sources = values // 1000
+    np.testing.assert_array_equal(values % 1000, np.broadcast_to(pixels, values.shape))
+    np.testing.assert_array_equal(batch.target, (sources + pixels) % 7)
+    np.testing.assert_array_equal(batch.weight, sources)
+    places = []
+    for number, source in enumerate(sources):
+        foreign = np.argwhere(source != number)
+        if not len(foreign):
+            continue
+        (top, left), (bottom, right) = foreign.min(0), foreign.max(0) + 1
+        assert len(np.unique(source[top:bottom, left:right])) == 1
+        assert len(foreign) == (bottom - top) * (right - left)
+        places.append((top, bottom, left, right))
+    tops, bottoms, lefts, rights = np.array(places).T
+    assert set(bottoms - tops) == set(range(3, 9))
+    assert set(rights - lefts) == set(range(5, 15))
+    # Anywhere, up to all four borders.
+    assert (tops.min(), bottoms.max(), lefts.min(), rights.max()) == (0, height, 0, width)
+    assert len(places) / n == pytest.approx(0.4, abs=0.1)
+
+
+def test_cutmix_of_one_image_is_the_image():
+    X, y = matched(1)
+    augment, dataset = prepared(X, y, **OFF, cutmix=1.0)
+    np.testing.assert_array_equal(changed(augment, dataset).images[:, 0], X)
 
 
 def test_training_on_crops_predicts_whole_images(terrain, fast):
@@ -377,7 +414,9 @@ def test_saved_with_the_segmenter(terrain, fast, tmp_path):
 
 def test_default_changes_the_light(terrain, fast):
     X, y = terrain
-    light = Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3, random_crop=0.75)
+    light = Augmenter(
+        horizontal_flip=False, brightness=0.3, contrast=0.3, random_crop=0.75, cutmix=0.5
+    )
     default, told, off = (
         MarsSegmenter(**fast | {"augmentation": augmentation}).fit(X, y).predict_proba(X[:2])
         for augmentation in ("auto", light, None)
@@ -399,6 +438,7 @@ def test_default_changes_the_light(terrain, fast):
         ({"random_crop": 0}, "random_crop"),
         ({"random_crop": 1.1}, "random_crop"),
         ({"paste_rare_class": 1.5}, "paste_rare_class"),
+        ({"cutmix": -0.1}, "cutmix"),
         ({"n_copies": -1}, "n_copies"),
         ({"horizontal_flip": 2}, "horizontal_flip"),
         ({"crop_scale": 1.5}, "ignore_label"),

@@ -185,6 +185,11 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "max_epochs": 40,
         **changed(random_crop=0.75),
     },
+    "patches, windows of 0.75, CutMix, 40 epochs": {
+        **PATCHES,
+        "max_epochs": 40,
+        **changed(random_crop=0.75, cutmix=0.5),
+    },
     "patches, windows of 0.75, flips, 40 epochs": {
         **PATCHES,
         "max_epochs": 40,

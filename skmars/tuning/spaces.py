@@ -245,7 +245,9 @@ def _choose_augmentation(choose: _Chooser, augmenter: Augmenter) -> None:
     choose.number("augmentation__brightness", 0.0, 0.5)
     choose.number("augmentation__contrast", 0.0, 0.5)
     choose.number("augmentation__crop_scale", 0.5, 1.0)
+    choose.number("augmentation__random_crop", 0.5, 1.0)
     choose.number("augmentation__paste_rare_class", 0.0, 0.5)
+    choose.number("augmentation__cutmix", 0.0, 1.0)
 
 
 def _choose_remover(choose: _Chooser, name: str) -> None:
