@@ -202,7 +202,8 @@ def mix_rectangles(probability: float) -> Transform:
         weight = batch.weight
         if weight is not None:
             # An image's weight goes with its pixels.
-            weight = apply(weight.reshape(n, *weight.shape[1:] or (1, 1)).expand_as(batch.target))
+            of_pixels = weight if weight.ndim == 3 else _for_each_image(weight, batch.target)
+            weight = apply(of_pixels.expand_as(batch.target))
         return Batch(apply(batch.images), apply(batch.target), weight)
 
     return mix

@@ -366,7 +366,7 @@ def test_time_limit_with_short_epochs(freeze, max_epochs, terrain, fast):
 @pytest.mark.parametrize(("freeze", "n_valid"), [(None, 400), ("encoder+bottleneck", 96)])
 def test_time_limit_within_an_epoch(freeze, n_valid, terrain, fast):
     limit = 2.0
-    X, y = (np.concatenate([part] * 60) for part in terrain)  # 1,440 images
+    X, y = (np.concatenate([part] * 200) for part in terrain)  # 4,800 images
     params = {**fast, "base_channels": 8, "time_limit": limit, "freeze": freeze}
     segmenter = MarsSegmenter(
         **params, fine_tune_epochs=2, learning_rate=1e-3, fine_tune_learning_rate=1e-4

@@ -7,6 +7,7 @@ benchmark that was stopped goes on where it was, and its table can be made at an
 """
 
 import argparse
+import csv
 import json
 import os
 import time
@@ -105,6 +106,7 @@ def run_table(
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=configurations, metavar="ROW")
     parser.add_argument("--table", action="store_true", help="only print what has been run")
+    parser.add_argument("--csv", metavar="FILE", help="write the table there as well")
     parser.add_argument("--test", action="store_true", help="score the sols of the test set")
     if epochs is None:
         parser.add_argument("--seconds", type=int, default=300, help="budget of a run")
@@ -122,7 +124,11 @@ def run_table(
         append_run(record, {"configuration": row, "seed": seed, **line})
         print(f"{row}, seed {seed}: {line['seconds']} s", flush=True)
     # Where epochs are the budget, how fast they were does not matter, and is another day's.
-    print(table(read_runs(record), baseline, with_speed=epochs is None))
+    rows = table_rows(read_runs(record), baseline, with_speed=epochs is None)
+    print(markdown(rows))
+    if args.csv:
+        with open(args.csv, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
 
 
 def run_segmenter(
@@ -210,8 +216,10 @@ def _mean_iou(counts: np.ndarray) -> np.ndarray:
     return np.array([np.nanmean(iou_from_counts(matrix)) for matrix in counts])
 
 
-def table(runs: list[dict[str, Any]], baseline: str, *, with_speed: bool = True) -> str:
-    """Markdown: mean and range over seeds, the difference to a baseline, and IoU by class.
+def table_rows(
+    runs: list[dict[str, Any]], baseline: str, *, with_speed: bool = True
+) -> list[list[str]]:
+    """Mean and range over seeds, the difference to a baseline, and IoU by class; header first.
 
     Other figures that a run has under "scores" follow, as means over the seeds.
     """
@@ -221,7 +229,7 @@ def table(runs: list[dict[str, Any]], baseline: str, *, with_speed: bool = True)
     scores = sorted({name for run in runs for name in run.get("scores", ())})
     header = ["configuration", "seeds", "mean IoU", "range", f"minus {baseline}", "95 % interval"]
     header += [f"IoU {label}" for label in LABELS] + ["images/s"] * with_speed + scores
-    rows = [header, ["---"] * len(header)]
+    rows = [header]
     for name, group in by_name.items():
         iou = np.array([iou_of(run) for run in group])
         means = np.nanmean(iou, axis=1)
@@ -238,7 +246,14 @@ def table(runs: list[dict[str, Any]], baseline: str, *, with_speed: bool = True)
                 *(_mean_score(group, name) for name in scores),
             ]
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return rows
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """Write a table whose first row is its header."""
+    header, *others = rows
+    lines = [header, ["---"] * len(header), *others]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _mean_score(runs, name: str) -> str:
