@@ -199,12 +199,14 @@ def mix_rectangles(probability: float) -> Transform:
             mask = inside if tensor.ndim == 3 else inside[:, None]
             return torch.where(mask, tensor[others], tensor)
 
-        weight = batch.weight
+        images, target, weight = apply(batch.images), apply(batch.target), batch.weight
         if weight is not None:
             # An image's weight goes with its pixels.
             of_pixels = weight if weight.ndim == 3 else _for_each_image(weight, batch.target)
             weight = apply(of_pixels.expand_as(batch.target))
-        return Batch(apply(batch.images), apply(batch.target), weight)
+            # Labels that do not count must not tell their neighbours how far a border is.
+            target = target.masked_fill(weight == 0, IGNORE_INDEX)
+        return Batch(images, target, weight)
 
     return mix
 

@@ -241,7 +241,8 @@ def test_second_phase_starts_from_the_best_of_the_first(terrain, fast):
     X, y = terrain
     record = Record()
     params = {**fast, "max_epochs": 5, "learning_rate": 0.02, "freeze": "encoder"}
-    segmenter = MarsSegmenter(**params, fine_tune_epochs=1, ema_decay=None, callbacks=[record])
+    params |= {"fine_tune_epochs": 1, "ema_decay": None, "augmentation": None}
+    segmenter = MarsSegmenter(**params, callbacks=[record])
     segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
     n_first = sum(row["phase"] == "train" for row in segmenter.history_)
     best = int(np.argmax(scores_of(segmenter)[:n_first]))
