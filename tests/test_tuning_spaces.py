@@ -110,7 +110,8 @@ def test_default_space_asks_only_what_has_a_meaning(study):
         assert ("max_class_weight" in trial.params) == (params["class_weight"] is not None)
         assert ("fine_tune_learning_rate" in trial.params) == (params["freeze"] is not None)
         augmented = params["augmentation"] is not None
-        assert ("augmentation__brightness" in trial.params) == augmented
+        for name in ("brightness", "random_crop", "cutmix"):
+            assert (f"augmentation__{name}" in trial.params) == augmented
         # The choices of a trial are enough to have its parameters again.
         again = suggest_params(FixedTrial(trial.params), space)
         assert str(again) == str(params)

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from skmars import Augmenter, MarsSegmenter
+from skmars import MarsSegmenter
+from skmars.augmentation import choose_augmenter
 from skmars.device import Arithmetic, choose_arithmetic, forward, set_layout
 from skmars.nn import AttentionASPPUNet
 
@@ -98,8 +99,8 @@ class Skmars:
 
     def __init__(self, params: dict, X: np.ndarray, y: np.ndarray):
         self.X, self.y = X, y
-        # The default but its random windows: all train on the same pixels.
-        augmenter = Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3)
+        # The default but its random windows: all train on as many pixels.
+        augmenter = choose_augmenter("auto").set_params(random_crop=1.0)
         self.segmenter = MarsSegmenter(
             **params,
             max_epochs=1,
