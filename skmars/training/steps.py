@@ -1,0 +1,126 @@
+"""The steps of a fit, each of which leaves fitted attributes behind."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from skmars import _validation as check
+from skmars.augmentation import choose_augmenter
+from skmars.batches import SegmentationDataset, measure_scaling
+from skmars.device import choose_device, compute_settings
+from skmars.parameters import ARCHITECTURE
+from skmars.training.net import SegmentationNet
+from skmars.training.run import Plan, history_rows, restore_history, train
+from skmars.training.setup import make_net
+from skmars.weighting import class_weights
+
+__all__ = ["TrainingMixin"]
+
+
+class TrainingMixin:
+    """Build, resume, restore and train the net of an estimator with a segmenter's parameters."""
+
+    augmentation: Any
+    callbacks: Any
+    compile: bool | str
+    device: str
+    get_params: Callable[..., dict[str, Any]]
+    ignore_label: int | None
+    max_class_weight: float | None
+    n_threads: int | str
+    verbose: int
+
+    @property
+    def temperature_(self) -> float:
+        """What the logits are divided by."""
+        return self.history_[self.best_epoch_].get("temperature", 1.0)
+
+    def _dataset(self, X, y, sample_weight=None, rows=None) -> SegmentationDataset:
+        return SegmentationDataset(
+            X, y, self.classes_, self.ignore_label, sample_weight=sample_weight, rows=rows
+        )
+
+    @contextlib.contextmanager
+    def _computing(self, rng: np.random.Generator) -> Iterator[None]:
+        """Seed torch, set threads and denormals, and leave all of it as it was."""
+        with compute_settings(self.n_threads), torch.random.fork_rng():
+            torch.manual_seed(int(rng.integers(2**31)))
+            yield
+
+    def _earlier_net(self, X, classes) -> SegmentationNet | None:
+        """The net to go on from, if it fits what it is to be trained on now."""
+        if not hasattr(self, "net_"):
+            return None
+        same_net = all(
+            np.array_equal(getattr(self.net_, f"module__{name}"), getattr(self, name))
+            for name in ARCHITECTURE
+        )
+        same_data = self.n_channels_in_ == check.count_channels(X) and np.array_equal(
+            self.classes_, classes
+        )
+        if not (same_net and same_data):
+            raise ValueError(
+                "warm_start=True needs the classes, the channels and the net's parameters of the "
+                f"fit before: classes {self.classes_.tolist()}, {self.n_channels_in_} channels"
+            )
+        return self.net_
+
+    def _start(self, X, rows, classes, frequencies, class_weight) -> None:
+        """Set the attributes that training needs, with a net that has not been trained."""
+        self.device_ = choose_device(self.device)
+        weights = class_weights(class_weight, classes, frequencies, self.max_class_weight)
+        self.classes_, self.class_frequencies_, self.class_weight_ = classes, frequencies, weights
+        self.n_channels_in_ = check.count_channels(X)
+        self.mean_, self.scale_ = measure_scaling(X, rows)
+        self.net_ = self._build_net()
+
+    def _go_on_from(self, before: SegmentationNet) -> None:
+        # Weights mean something only with the scaling that they were trained with.
+        self.mean_ = self.net_.mean = before.mean
+        self.scale_ = self.net_.scale = before.scale
+        self.net_.module_.load_state_dict(before.module_.state_dict())
+        self.net_.history = before.history
+
+    def _build_net(self) -> SegmentationNet:
+        net = make_net(
+            self.get_params(deep=False),
+            device=self.device_,
+            mean=self.mean_,
+            scale=self.scale_,
+            n_channels=self.n_channels_in_,
+            class_weight=self.class_weight_,
+        )
+        self.precision_ = net.arithmetic.precision
+        self.n_parameters_ = sum(weight.numel() for weight in net.module_.parameters())
+        return net
+
+    def _restore_net(self, weights: dict[str, torch.Tensor]) -> None:
+        """Build the net from the fitted attributes and give it its weights."""
+        self.device_ = choose_device(self.device)
+        with self._computing(np.random.default_rng()):
+            self.net_ = self._build_net()
+        self.net_.module_.load_state_dict(weights)
+        self.net_.temperature = self.temperature_
+        restore_history(self.net_, self.history_)
+
+    def _train(self, train_set, valid_set, plan: Plan, rng: np.random.Generator) -> None:
+        if self.compile is True:
+            self.net_.use_compiler()
+        augmenter = choose_augmenter(self.augmentation)
+        augment = augmenter and augmenter.prepare(train_set, self.scale_, self.mean_, rng)
+        self.best_epoch_ = train(
+            self.net_,
+            train_set,
+            valid_set,
+            plan,
+            rng=rng,
+            augment=augment,
+            callbacks=self.callbacks or (),
+            verbose=int(self.verbose),
+        )
+        self.history_ = history_rows(self.net_)
+        self.net_.temperature = self.temperature_
+        self.n_iter_ = len(self.history_)
