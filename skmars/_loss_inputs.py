@@ -11,7 +11,7 @@ __all__ = ["LossInputs", "prepare_inputs"]
 class LossInputs(NamedTuple):
     """Arguments of a loss, in one form."""
 
-    logits: Tensor  # float32 or float64, 0 at unlabelled pixels
+    logits: Tensor  # float32 or float64, finite at unlabelled pixels
     target: Tensor  # 0 at unlabelled pixels
     weight: Tensor  # (K,)
     pixel_weight: Tensor  # (n, H, W), 0 at unlabelled pixels
@@ -37,12 +37,12 @@ def prepare_inputs(
         if pixel_weight.ndim == 1:
             pixel_weight = pixel_weight.view(-1, 1, 1)
         pixel_weight = pixel_weight.expand(target.shape)
-    if ignore_index is not None:
-        unlabelled = target == ignore_index
+    if ignore_index is not None and bool((unlabelled := target == ignore_index).any()):
         target = target.masked_fill(unlabelled, 0)
         pixel_weight = pixel_weight.masked_fill(unlabelled, 0.0)
-        # Not only its weight: 0 times an infinite loss would be NaN.
-        logits = logits.masked_fill(unlabelled.unsqueeze(1), 0.0)
+        # Their weight of 0 is enough where all is finite, but 0 times infinity would be NaN.
+        if not bool(logits.detach().sum().isfinite()):
+            logits = logits.masked_fill(unlabelled.unsqueeze(1), 0.0)
     if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < n_classes:
         raise ValueError(
             f"target must hold 0..{n_classes - 1} or ignore_index={ignore_index}; "

@@ -85,8 +85,8 @@ def cross_entropy(
     tensor(0.3808)
     """
     batch = prepare_inputs(logits, target, weight, ignore_index, sample_weight)
-    nll = F.cross_entropy(batch.logits, batch.target, reduction="none")
-    return _mean(batch.weight[batch.target] * nll, batch.pixel_weight)
+    nll = F.cross_entropy(batch.logits, batch.target, batch.weight, reduction="none")
+    return _mean(nll, batch.pixel_weight)
 
 
 def focal_loss(

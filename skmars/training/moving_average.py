@@ -1,7 +1,10 @@
 """Exponential moving average of a net's weights."""
 
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["MovingAverage"]
 
@@ -31,13 +34,25 @@ class MovingAverage:
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
-        self._average = AveragedModel(module, multi_avg_fn=self._blend, use_buffers=True)
-        self.module: nn.Module = self._average.module.eval()
+        self.module: nn.Module = copy.deepcopy(module).eval()
+        self._n_updates = 0
+        # Walking through the modules takes longer than averaging: that is done once.
+        self._averages, self._averaged_counters = _floating_and_counters(self.module)
+        self._weights, self._counters = _floating_and_counters(module)
 
-    def update(self, module: nn.Module) -> None:
+    @torch.no_grad()
+    def update(self) -> None:
         """Take the weights after one more step into the average."""
-        self._average.update_parameters(module)
+        n = self._n_updates
+        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        get_ema_multi_avg_fn(decay)(self._averages, self._weights, n)
+        for average, counter in zip(self._averaged_counters, self._counters, strict=True):
+            average.copy_(counter)
+        self._n_updates += 1
 
-    def _blend(self, average, weights, n_averaged) -> None:
-        decay = min(self.decay, float((1 + n_averaged) / (10 + n_averaged)))
-        get_ema_multi_avg_fn(decay)(average, weights, n_averaged)
+
+def _floating_and_counters(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and running statistics of a module, and its buffers of integers."""
+    values = [value.detach() for value in (*module.parameters(), *module.buffers())]
+    floating = [value for value in values if value.is_floating_point()]
+    return floating, [value for value in values if not value.is_floating_point()]

@@ -157,7 +157,7 @@ class SegmentationNet(NeuralNet):
         """Take a step, and the new weights into their average."""
         step = super().train_step(batch, **fit_params)
         if self.average is not None:
-            self.average.update(self.module_)
+            self.average.update()
         return step
 
     def train_step_single(self, batch, **fit_params):
