@@ -3,18 +3,19 @@
     python benchmarks/speed/compare.py [--net default report] [--images N] [--rounds 5] [--record]
     python benchmarks/speed/compare.py --history
 
-All take their turns in one run, so that other work on the machine slows all of them alike; what
-is printed are medians over the rounds. Shares of the peak are of the best convolution that was
-measured. With MONAI installed, two of its nets take part. `--record` adds a row to
-`results/history.jsonl`; `--history` prints all rows and marks what fell by a tenth or more.
+All take their turns in one run, in another order each round, so that other work on the machine
+slows all of them alike; what is printed are medians over the rounds. Shares of the peak are of
+the best convolution that was measured. With MONAI installed, two of its nets take part.
+`--record` adds a row to `results/history.jsonl`; `--history` prints all rows and marks what fell
+by a tenth or more. What `fit` adds to the bare net's steps, `overhead.py` tells more exactly.
 """
 
 import argparse
 import json
 import os
 import platform
+import random
 import subprocess
-from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
@@ -39,13 +40,16 @@ def measure(params: dict, n_images: int, n_rounds: int) -> dict[str, dict[str, l
     X, y = make_terrain(n_images, random_state=0)
     y[0, :8, :8] = 4
     contestants = make_contestants(params, X, y)
-    seconds: dict = {task: defaultdict(list) for task in TASKS}
+    seconds: dict[str, dict[str, list[float]]] = {
+        task: {name: [] for name, contestant in contestants.items() if hasattr(contestant, task)}
+        for task in TASKS
+    }
+    order, shuffle = list(contestants), random.Random(0).shuffle
     for number in range(n_rounds + 1):
+        shuffle(order)
         for task, repeats in (("train", 1), ("predict", 1), ("predict_one", N_LATENCY)):
-            for name, contestant in contestants.items():
-                work = getattr(contestant, task, None)
-                if work is None:
-                    continue
+            for name in filter(seconds[task].__contains__, order):
+                work = getattr(contestants[name], task)
                 value = median(seconds_of(work) for _ in range(repeats))
                 # The first round is a rehearsal.
                 if number:
@@ -114,7 +118,7 @@ def commit() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--net", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--history", action="store_true")

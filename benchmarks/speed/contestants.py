@@ -47,11 +47,16 @@ class Loop:
     def train(self) -> None:
         """One epoch."""
         self.net.train()
-        for images, target in zip(self.images, self.target, strict=True):
-            loss = F.cross_entropy(forward(self.net, images, self.arithmetic), target)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+        for place in range(len(self.images)):
+            self.step(place)
+
+    def step(self, place: int) -> None:
+        """One step on one batch."""
+        logits = forward(self.net, self.images[place], self.arithmetic)
+        loss = F.cross_entropy(logits, self.target[place])
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
 
     def predict(self) -> None:
         """Class indices of all images."""
