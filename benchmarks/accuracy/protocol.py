@@ -136,11 +136,13 @@ def run_segmenter(
     params: Mapping[str, Any],
     seed: int,
     kind: type[MarsSegmenter] = MarsSegmenter,
+    split_then: Split | None = None,
 ) -> dict[str, Any]:
     """Train a MarsSegmenter and score it; one line of the record.
 
-    With "then" among the parameters, a second fit goes on from the first with those; it gets the
-    share of the time that "then" has under "time_share".
+    With "then" among the parameters, a second fit goes on from the first with those, on
+    `split_then` if that is given; it gets the share of the time that "then" has under
+    "time_share".
     """
     first, then = dict(params), dict(params.get("then", {}))
     first.pop("then", None)
@@ -151,6 +153,7 @@ def run_segmenter(
     started = time.perf_counter()
     segmenter.fit(split.X, split.y, groups=split.sols)
     if then:
+        split = split_then or split
         segmenter.set_params(warm_start=True, **then)
         segmenter.fit(split.X, split.y, groups=split.sols)
     seconds = time.perf_counter() - started
@@ -262,9 +265,10 @@ def _mean_score(runs, name: str) -> str:
 
 
 def _gain(runs, others) -> tuple[str, str]:
-    """Mean difference to other runs of the same seeds, and its interval."""
-    partners = {run["seed"]: run for run in others}
-    pairs = [(run, partners[run["seed"]]) for run in runs if run["seed"] in partners]
+    """Mean difference to other runs of the same seeds and sols, and its interval."""
+    partners = {(run["seed"], *run["counts_by_sol"]): run for run in others}
+    keys = [(run["seed"], *run["counts_by_sol"]) for run in runs]
+    pairs = [(run, partners[key]) for key, run in zip(keys, runs, strict=True) if key in partners]
     if not pairs:
         return "", ""
     gain = np.mean([np.nanmean(iou_of(run)) - np.nanmean(iou_of(other)) for run, other in pairs])
