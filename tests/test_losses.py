@@ -99,6 +99,7 @@ def ignoring(batch):
     return logits, target.masked_fill(mask, IGNORE_INDEX)
 
 
+LARGEST = torch.finfo(torch.float32).max
 CLASS_WEIGHT = torch.tensor([0.5, 2.0, 1.0, 0.25])
 IMAGE_WEIGHT = torch.tensor([0.5, 0.0, 3.0])
 PIXEL_WEIGHT = torch.rand((N, H, W), generator=torch.Generator().manual_seed(1)) * 2
@@ -146,12 +147,13 @@ def test_gradient(loss, ignoring):
     assert torch.autograd.gradcheck(function, logits)
 
 
-@pytest.mark.parametrize("value", [0.0, 1e4, -1e4, math.inf, math.nan])
+@pytest.mark.parametrize("value", [0.0, 1e4, -1e4, LARGEST, math.inf, math.nan])
 @pytest.mark.parametrize("loss", [*NAMES, COMBINED])
 def test_ignored_pixels_have_no_effect_at_all(loss, value, ignoring):
     logits, target = ignoring
     ignored = (target == IGNORE_INDEX).unsqueeze(1).expand_as(logits)
     changed = logits.clone()
+    changed[:, 0] = changed[:, 0].masked_fill(target == IGNORE_INDEX, -value)
     changed[:, 1] = changed[:, 1].masked_fill(target == IGNORE_INDEX, value)
     results = []
     for z in (logits, changed):
