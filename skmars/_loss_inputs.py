@@ -37,8 +37,10 @@ def prepare_inputs(
         if pixel_weight.ndim == 1:
             pixel_weight = pixel_weight.view(-1, 1, 1)
         pixel_weight = pixel_weight.expand(target.shape)
-    unlabelled = None if ignore_index is None else target == ignore_index
-    if unlabelled is not None and bool(unlabelled.any()):
+    no_pixel = torch.zeros_like(target, dtype=torch.bool)
+    unlabelled = no_pixel if ignore_index is None else target == ignore_index
+    some_are = bool(unlabelled.any())
+    if some_are:
         target = target.masked_fill(unlabelled, 0)
         pixel_weight = pixel_weight.masked_fill(unlabelled, 0.0)
     if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < n_classes:
@@ -46,7 +48,7 @@ def prepare_inputs(
             f"target must hold 0..{n_classes - 1} or ignore_index={ignore_index}; "
             f"got {int(target.min())}..{int(target.max())}"
         )
-    if unlabelled is not None and not _losses_are_finite(logits):
+    if some_are and not _losses_are_finite(logits):
         # A weight of 0 is not enough: 0 times infinity would be NaN.
         logits = logits.masked_fill(unlabelled.unsqueeze(1), 0.0)
     if not bool((pixel_weight >= 0).all()):
@@ -56,8 +58,6 @@ def prepare_inputs(
 
 def _losses_are_finite(logits: Tensor) -> bool:
     """Whether no class of a pixel can be infinitely less probable than another."""
-    if not logits.numel():
-        return True
     low, high = torch.aminmax(logits.detach())
     return bool((high - low).isfinite())
 
