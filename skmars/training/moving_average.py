@@ -36,7 +36,7 @@ class MovingAverage:
         self.decay = decay
         self.module: nn.Module = copy.deepcopy(module).eval()
         self._n_updates = 0
-        # Walking through the modules takes longer than averaging: that is done once.
+        # AveragedModel walks through both modules at each step, which takes longer than averaging.
         self._averages, self._averaged_counters = _floating_and_counters(self.module)
         self._weights, self._counters = _floating_and_counters(module)
 
