@@ -26,7 +26,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
     """Semantic segmentation by a U-Net with attention gates and ASPP.
 
     Give it images and masks as arrays; it scales the images, holds some out for validation,
-    trains the net, and keeps the weights of the best epoch. It was made for grey images of
+    trains the net, and keeps a moving average of its weights. It was made for grey images of
     Martian terrain and takes any images with any number of channels, of any size.
 
     Parameters
@@ -75,8 +75,9 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         Of AdamW, at least 0.
     batch_size : int, default=16
         Images a training step, and at prediction, where large ones come in smaller batches.
-    max_epochs : int, default=40
-        Passes over the training images of the first phase.
+    max_epochs : int or "auto", default="auto"
+        Passes over the training images of the first phase. "auto" is 40 for 1,600 images or
+        more, and grows with the square root of how many times fewer there are: 160 for 100.
     ema_decay : float or None, default=0.99
         Take a moving average of the weights (Polyak and Juditsky 1992), in which the former
         average has this share at each step, in [0, 1), and less at the first ones. The average
@@ -94,12 +95,14 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
     validation_fraction : float or None, default=0.1
         Share of the images to hold out, in (0, 1), unless `validation_data` is given. None
         trains on all images.
-    early_stopping : bool, default=True
+    early_stopping : bool, default=False
         Whether to return to the weights of the best epoch, by mean IoU on the validation images
         (without any: by training loss), and to stop after `patience` epochs without a better
-        one. A cosine schedule under a `time_limit` is always completed.
-    patience : int, default=10
-        Epochs without an improvement, at least 1.
+        one; a cosine schedule under a `time_limit` is always completed. By default the weights
+        are those at the end: the best epoch on few scenes is not the best on others.
+    patience : int or "auto", default="auto"
+        Epochs without an improvement, at least 1. "auto" is a quarter of the first phase's, and
+        10 at least.
     calibration : {"temperature"} or None, default=None
         "temperature" divides the logits by the number that gives the probabilities of the held
         out images their lowest cross entropy (Guo et al. 2017), for `predict_proba`. Labels stay
@@ -108,8 +111,9 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
     freeze : {"encoder", "encoder+bottleneck", "decoder"} or None, default=None
         What to freeze in a second phase of training, which starts from the result of the first;
         None for no second phase.
-    fine_tune_epochs : int, default=10
-        Passes over the training images of the second phase.
+    fine_tune_epochs : int or "auto", default="auto"
+        Passes over the training images of the second phase. "auto" is a quarter of the first
+        phase's, and 10 at least.
     fine_tune_learning_rate : float, default=2e-4
         Learning rate of the second phase, above 0.
     augmentation : "auto", Augmenter or None, default="auto"
@@ -213,17 +217,17 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         learning_rate=2e-3,
         weight_decay=1e-2,
         batch_size=16,
-        max_epochs=40,
+        max_epochs="auto",
         ema_decay=0.99,
         scheduler="cosine",
         scheduler_params=None,
         time_limit=None,
         validation_fraction=0.1,
-        early_stopping=True,
-        patience=10,
+        early_stopping=False,
+        patience="auto",
         calibration=None,
         freeze=None,
-        fine_tune_epochs=10,
+        fine_tune_epochs="auto",
         fine_tune_learning_rate=2e-4,
         augmentation="auto",
         tta=False,
@@ -338,7 +342,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
                 self._go_on_from(before)
             train_set = self._dataset(X, y, sample_weight, rows)
             valid_set = None if valid_data is None else self._dataset(*valid_data)
-            plan = make_plan(self.get_params(deep=False), started)
+            plan = make_plan(self.get_params(deep=False), len(rows), started)
             self._train(train_set, valid_set, plan, rng)
         return self
 

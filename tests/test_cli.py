@@ -329,7 +329,7 @@ class TestFile:
         assert facts["precision"] == "'float32'"
         assert facts["classes"] == "1, 2, 3, 4"
         assert facts["parameters"] == f"{segmenter.n_parameters_:,}"
-        assert facts["best epoch"] == "1 of 1"
+        assert facts["kept epoch"] == "1 of 1"
         assert "aspp" not in facts
 
     def test_arithmetic_is_not_bfloat16_where_that_is_imitated(self):

@@ -154,7 +154,8 @@ def test_best_weights_are_restored(freeze, contrary, terrain, fast):
     if contrary:
         y_valid = other_masks(y_valid)
     params = {**fast, "max_epochs": 5, "learning_rate": 0.02, "freeze": freeze}
-    segmenter = MarsSegmenter(**params, fine_tune_epochs=3, fine_tune_learning_rate=0.01)
+    params |= {"early_stopping": True, "fine_tune_epochs": 3, "fine_tune_learning_rate": 0.01}
+    segmenter = MarsSegmenter(**params)
     segmenter.fit(X[:12], y[:12], validation_data=(X_valid, y_valid))
     scores = scores_of(segmenter)
     assert segmenter.score(X_valid, y_valid) == pytest.approx(max(scores), abs=1e-6)
@@ -165,9 +166,8 @@ def test_best_weights_are_restored(freeze, contrary, terrain, fast):
 def test_without_validation_the_lowest_training_loss_is_best(terrain, fast):
     record = Record()
     params = {**fast, "max_epochs": 6, "learning_rate": 0.3, "scheduler": None}
-    segmenter = MarsSegmenter(
-        **params, validation_fraction=None, ema_decay=None, callbacks=[record]
-    )
+    params |= {"early_stopping": True, "validation_fraction": None, "ema_decay": None}
+    segmenter = MarsSegmenter(**params, callbacks=[record])
     segmenter.fit(*terrain)
     losses = [row["train_loss"] for row in segmenter.history_]
     assert segmenter.best_epoch_ == int(np.argmin(losses))
@@ -192,7 +192,7 @@ def test_without_early_stopping_the_last_weights_stay(terrain, fast):
 def test_patience_ends_the_training(patience, terrain, fast):
     X, y = terrain
     params = {**fast, "max_epochs": 60, "learning_rate": 0.01, "patience": patience}
-    segmenter = MarsSegmenter(**params)
+    segmenter = MarsSegmenter(**params, early_stopping=True)
     segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
     assert segmenter.n_iter_ < 60
     assert segmenter.n_iter_ == segmenter.best_epoch_ + 1 + patience
@@ -207,11 +207,53 @@ def test_patience_ends_the_training(patience, terrain, fast):
 def test_patience_begins_anew_in_the_second_phase(terrain, fast):
     X, y = terrain
     params = {**fast, "max_epochs": 60, "learning_rate": 0.01, "patience": 2, "freeze": "encoder"}
-    segmenter = MarsSegmenter(**params, fine_tune_epochs=60, fine_tune_learning_rate=0.01)
+    params |= {"early_stopping": True, "fine_tune_epochs": 60, "fine_tune_learning_rate": 0.01}
+    segmenter = MarsSegmenter(**params)
     segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
     phases = [row["phase"] for row in segmenter.history_]
     assert 2 <= phases.count("fine_tune") < 60
     assert phases.count("train") < 60
+
+
+# How many epochs
+
+
+@pytest.fixture
+def tiny_net(fast):
+    """A net, and a way to make images, of which an epoch takes a moment."""
+    X = np.random.default_rng(0).integers(0, 255, (1700, 4, 4), dtype=np.uint8)
+    settings = {**fast, "batch_size": 1700, "validation_fraction": None, "augmentation": None}
+    settings |= {"max_epochs": "auto", "aspp": False, "attention": False}
+    return settings, X
+
+
+@pytest.mark.parametrize(("n_images", "n_epochs"), [(100, 160), (400, 80), (1700, 40)])
+def test_fewer_images_get_more_epochs(n_images, n_epochs, tiny_net):
+    settings, X = tiny_net
+    segmenter = MarsSegmenter(**settings).fit(X[:n_images], X[:n_images] > 100)
+    assert segmenter.n_iter_ == n_epochs
+
+
+def test_images_held_out_are_not_counted(tiny_net):
+    settings, X = tiny_net
+    segmenter = MarsSegmenter(**settings | {"validation_fraction": 0.5})
+    assert segmenter.fit(X[:200], X[:200] > 100).n_iter_ == 160
+
+
+@pytest.mark.parametrize(("max_epochs", "quarter"), [("auto", 40), (60, 15), (3, 10)])
+def test_second_phase_and_patience_are_a_quarter(max_epochs, quarter, tiny_net):
+    settings, X = tiny_net
+    X, y = X[:100], X[:100] > 100
+    settings |= {"max_epochs": max_epochs, "freeze": "encoder"}
+    # At such a rate only the statistics of the batches change, for a few epochs.
+    settings |= {"learning_rate": 1e-30, "fine_tune_learning_rate": 1e-30, "ema_decay": None}
+    segmenter = MarsSegmenter(**settings).fit(X, y)
+    assert [row["phase"] for row in segmenter.history_].count("fine_tune") == quarter
+    if max_epochs != 3:
+        segmenter = MarsSegmenter(**settings, early_stopping=True)
+        segmenter.fit(X, y, validation_data=(X, y))
+        scores = [row["valid_mean_iou"] for row in segmenter.history_ if row["phase"] == "train"]
+        assert len(scores) == int(np.argmax(scores)) + 1 + quarter
 
 
 # The second phase
@@ -242,7 +284,7 @@ def test_second_phase_starts_from_the_best_of_the_first(terrain, fast):
     record = Record()
     params = {**fast, "max_epochs": 5, "learning_rate": 0.02, "freeze": "encoder"}
     params |= {"fine_tune_epochs": 1, "ema_decay": None, "augmentation": None}
-    segmenter = MarsSegmenter(**params, callbacks=[record])
+    segmenter = MarsSegmenter(**params, early_stopping=True, callbacks=[record])
     segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
     n_first = sum(row["phase"] == "train" for row in segmenter.history_)
     best = int(np.argmax(scores_of(segmenter)[:n_first]))
@@ -439,6 +481,7 @@ def test_a_net_was_trained_however_short_the_time(freeze, terrain, fast):
 def test_without_a_cosine_patience_ends_the_training_before_the_time(terrain, fast):
     X, y = terrain
     params = {**fast, "time_limit": 60, "scheduler": None, "patience": 2, "learning_rate": 0.01}
+    params["early_stopping"] = True
     started = time.perf_counter()
     MarsSegmenter(**params).fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
     assert time.perf_counter() - started < 30

@@ -86,6 +86,7 @@ def test_folds_report_to_steps_of_their_own(data, segmenter, in_pipeline):
 def test_folds_that_stop_early_leave_steps_out(data, segmenter):
     trial = make_study().ask()
     segmenter.set_params(max_epochs=5, patience=1, learning_rate=1e-9, augmentation=None)
+    segmenter.set_params(early_stopping=True)
     segmenter.set_params(callbacks=[PruningCallback(trial)])
     cross_val_score(segmenter, *data, cv=2, error_score="raise")
     steps = set(trial.study.trials[0].intermediate_values)

@@ -308,8 +308,8 @@ def _model_facts(path: str) -> dict[str, Any]:
 
     segmenter = MarsSegmenter.load(path)
     defaults = MarsSegmenter().get_params(deep=False)
-    best = segmenter.best_epoch_
-    iou = segmenter.history_[best].get("valid_mean_iou")
+    kept = segmenter.best_epoch_
+    iou = segmenter.history_[kept].get("valid_mean_iou")
     return {
         "model": path,
         **{
@@ -320,6 +320,6 @@ def _model_facts(path: str) -> dict[str, Any]:
         "classes": ", ".join(map(str, segmenter.classes_.tolist())),
         "channels": segmenter.n_channels_in_,
         "parameters": f"{segmenter.n_parameters_:,}",
-        "best epoch": f"{best + 1} of {segmenter.n_iter_}",
+        "kept epoch": f"{kept + 1} of {segmenter.n_iter_}",
         "validation mean IoU": "no validation" if iou is None else f"{iou:.4f}",
     }

@@ -26,7 +26,7 @@ class LearningCurveDisplay:
     phases : sequence of str of length n_epochs, default=None
         Name of the phase of each epoch. The beginning of every phase but the first is marked.
     best_epoch : int, default=None
-        Index of the epoch to mark as the best.
+        Index of the epoch to mark, whose weights were kept.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class LearningCurveDisplay:
         history : list of dict
             For each epoch at least `train_loss`.
         best_epoch : int, default=None
-            Index of the epoch to mark as the best.
+            Index of the epoch to mark, whose weights were kept.
         ax : matplotlib Axes or array of Axes, default=None
             See :meth:`plot`.
 
@@ -155,10 +155,10 @@ class LearningCurveDisplay:
         if len(panel.lines) > 1:
             panel.legend(frameon=False)
         if title == "validation mean IoU" and self.best_epoch is not None:
-            best = self.valid_mean_iou[self.best_epoch]
+            kept = self.valid_mean_iou[self.best_epoch]
             style = {"ms": 9, "mfc": "none", "mec": TRAIN_COLOR}
-            (point,) = panel.plot(self.best_epoch + 1, best, "o", **style)
-            panel.legend([point], [f"best: {best:.3f}"], frameon=False)
+            (point,) = panel.plot(self.best_epoch + 1, kept, "o", **style)
+            panel.legend([point], [f"kept: {kept:.3f}"], frameon=False)
         panel.set_title(title, fontsize="medium")
         panel.set(xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
         panel.xaxis.get_major_locator().set_params(integer=True)

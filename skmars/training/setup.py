@@ -1,7 +1,8 @@
 """From hyperparameters to what a training run is made of: the net and the plan."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,20 @@ from skmars.schedules import make_schedule
 from skmars.training.net import Criterion, SegmentationNet
 from skmars.training.run import Phase, Plan
 
-__all__ = ["make_net", "make_plan"]
+__all__ = ["Epochs", "choose_epochs", "make_net", "make_plan"]
+
+# What "auto" is for many images, and how many images those are.
+FEWEST_EPOCHS = 40
+MANY_IMAGES = 1600
+SHORTEST_QUARTER = 10
+
+
+class Epochs(NamedTuple):
+    """Most epochs of each phase, and how many may be no better than an earlier one."""
+
+    train: int
+    fine_tune: int
+    patience: int
 
 
 def make_net(
@@ -62,13 +76,53 @@ def make_net(
     ).initialize()
 
 
-def make_plan(params: Mapping[str, Any], started: float) -> Plan:
+def choose_epochs(params: Mapping[str, Any], n_images: int) -> Epochs:
+    """Understand "auto" where a number of epochs is meant.
+
+    Few images give few steps an epoch: their net gets more epochs, by the square root of how many
+    times fewer they are, and fewer steps all the same.
+
+    Parameters
+    ----------
+    params : dict
+        Hyperparameters of the segmenter.
+    n_images : int
+        To train on, at least 1.
+
+    Returns
+    -------
+    epochs : Epochs
+
+    Examples
+    --------
+    >>> auto = dict.fromkeys(["max_epochs", "fine_tune_epochs", "patience"], "auto")
+    >>> choose_epochs(auto, 2000)
+    Epochs(train=40, fine_tune=10, patience=10)
+    >>> choose_epochs(auto, 100)
+    Epochs(train=160, fine_tune=40, patience=40)
+    """
+    train, fine_tune, patience = (
+        params[name] for name in ("max_epochs", "fine_tune_epochs", "patience")
+    )
+    if train == "auto":
+        train = math.ceil(FEWEST_EPOCHS * max(1, MANY_IMAGES / n_images) ** 0.5)
+    quarter = max(SHORTEST_QUARTER, train // 4)
+    return Epochs(
+        train,
+        quarter if fine_tune == "auto" else fine_tune,
+        quarter if patience == "auto" else patience,
+    )
+
+
+def make_plan(params: Mapping[str, Any], n_images: int, started: float) -> Plan:
     """Make the plan of a fit: its phases, rates and limits.
 
     Parameters
     ----------
     params : dict
         Hyperparameters of the segmenter.
+    n_images : int
+        To train on.
     started : float
         Value of `time.perf_counter()` from which a time limit counts.
 
@@ -76,10 +130,11 @@ def make_plan(params: Mapping[str, Any], started: float) -> Plan:
     -------
     plan : Plan
     """
-    phases = [Phase("train", params["max_epochs"], params["learning_rate"])]
+    epochs = choose_epochs(params, n_images)
+    phases = [Phase("train", epochs.train, params["learning_rate"])]
     if params["freeze"] is not None:
         rate = params["fine_tune_learning_rate"]
-        phases.append(Phase("fine_tune", params["fine_tune_epochs"], rate, params["freeze"]))
+        phases.append(Phase("fine_tune", epochs.fine_tune, rate, params["freeze"]))
     # Half a cosine decay is worth little: with a time limit it is always completed.
     completed = params["time_limit"] is not None and params["scheduler"] == "cosine"
     stops_early = params["early_stopping"] and not completed
@@ -87,7 +142,7 @@ def make_plan(params: Mapping[str, Any], started: float) -> Plan:
         phases,
         schedule=make_schedule(params["scheduler"], params["scheduler_params"]),
         keep_best=params["early_stopping"],
-        patience=params["patience"] if stops_early else None,
+        patience=epochs.patience if stops_early else None,
         time_limit=params["time_limit"],
         ema_decay=params["ema_decay"],
         calibrate=params["calibration"] is not None,

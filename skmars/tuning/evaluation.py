@@ -12,12 +12,16 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import cross_validate
 
 from skmars.metrics.scorers import SegmentationScorer
+from skmars.training.setup import choose_epochs
 from skmars.tuning.pruning import PruningCallback
 from skmars.tuning.spaces import Space, find_steps, suggest_params
 
 __all__ = ["COSTS", "Aim", "Evaluation", "make_aims"]
 
 Scorer = Callable[..., float]
+
+# Of nets that do not count them by these names.
+NO_EPOCHS = {"max_epochs": 0, "fine_tune_epochs": 0, "patience": 0}
 
 
 def n_parameters(estimator, X, y) -> float:
@@ -110,7 +114,7 @@ class Evaluation:
         """Value of each aim, as the mean over the folds."""
         candidate = clone(self.estimator)
         candidate.set_params(**suggest_params(trial, self.space))
-        watched = self.prune and _watch(candidate, trial)
+        watched = self.prune and self._watch(candidate, trial)
         results: list[Mapping[str, Any]] = []
         scores: dict[str, list[float]] = {aim.name: [] for aim in self.aims}
         for number, fold in enumerate(self.folds):
@@ -142,15 +146,17 @@ class Evaluation:
             error_score="raise",
         )
 
-
-def _watch(candidate: BaseEstimator, trial: optuna.Trial) -> bool:
-    """Let the segmenter in an estimator report its epochs; False if it has no callbacks."""
-    for _, step in find_steps(candidate):
-        if "callbacks" in step.get_params(deep=False):
+    def _watch(self, candidate: BaseEstimator, trial: optuna.Trial) -> bool:
+        """Let the segmenter in an estimator report its epochs; False if it has no callbacks."""
+        for _, step in find_steps(candidate):
             params = step.get_params(deep=False)
-            # Whether there is a second phase or not, a fold begins at the same step.
-            n_steps = params.get("max_epochs", 0) + params.get("fine_tune_epochs", 0)
-            watch = PruningCallback(trial, steps_per_fit=n_steps or None)
-            step.set_params(callbacks=[*(params["callbacks"] or ()), watch])
-            return True
-    return False
+            if "callbacks" in params:
+                # Whether there is a second phase or not, a fold begins at the same step.
+                n_images = min(len(train) for train, _ in self.folds)
+                epochs = choose_epochs({**NO_EPOCHS, **params}, n_images)
+                watch = PruningCallback(
+                    trial, steps_per_fit=epochs.train + epochs.fine_tune or None
+                )
+                step.set_params(callbacks=[*(params["callbacks"] or ()), watch])
+                return True
+        return False
