@@ -50,7 +50,7 @@ OPTIONS = {
     "scheduler_params": ("--scheduler-params {'warmup':0.1}", {"warmup": 0.1}),
     "time_limit": ("--time-limit 300", 300),
     "validation_fraction": ("--validation-fraction None", None),
-    "early_stopping": ("--no-early-stopping", False),
+    "early_stopping": ("--early-stopping", True),
     "patience": ("--patience 5", 5),
     "calibration": ("--calibration temperature", "temperature"),
     "freeze": ("--freeze encoder+bottleneck", "encoder+bottleneck"),

@@ -47,7 +47,7 @@ CHANGED = {
     "scheduler_params": {"patience": 2},
     "time_limit": 5.0,
     "validation_fraction": None,
-    "early_stopping": False,
+    "early_stopping": True,
     "patience": 6,
     "calibration": "temperature",
     "freeze": "encoder",
