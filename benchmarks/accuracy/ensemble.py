@@ -20,7 +20,7 @@ from skmars.metrics import expected_calibration_error, predictive_entropy, spars
 
 CONFIGURATIONS = {
     "one": {},
-    "one, all images, no validation": {"validation_fraction": None, "early_stopping": False},
+    "one, all images, none held out": {"validation_fraction": None},
     "one, temperature": {"calibration": "temperature"},
     "3 by folds": {"n_members": 3},
     "3 by folds, temperature": {"n_members": 3, "calibration": "temperature"},

@@ -8,6 +8,7 @@ phase of the same length in which nothing is frozen. In the rows "split by image
 score are drawn one by one, from scenes that are trained on as well; where that split is drawn anew
 for the second phase, most of what is scored has been trained on. What the defaults do beyond the
 report is off: patches, class weights, moving averages, changes of the light, windows and CutMix.
+The weights are those of the epoch that is best on the images held out.
 Runs go to `results/report_<seconds>.jsonl`; those that are there are not repeated.
 """
 
@@ -21,7 +22,13 @@ from protocol import Split, run_segmenter, run_table
 SCORED_SHARE = 0.2
 SECOND_PHASE = {"learning_rate": 2e-4, "time_share": 0.2}
 
-PLAIN = {"patch_size": 1, "class_weight": None, "augmentation": None, "ema_decay": None}
+PLAIN = {
+    "patch_size": 1,
+    "class_weight": None,
+    "augmentation": None,
+    "ema_decay": None,
+    "early_stopping": True,
+}
 BARE = {"depth": 3, "attention": False, "aspp": False}
 FULL = {"depth": 3}
 CONFIGURATIONS = {

@@ -44,7 +44,11 @@ FOREST_PIXELS = 200_000
 
 def rows() -> dict[str, dict[str, Any]]:
     """MarsSegmenter as it comes; each peer in each arithmetic at each rate, and in our recipe."""
-    table: dict[str, dict[str, Any]] = {"skmars": {}, FOREST: {"forest": True}}
+    table: dict[str, dict[str, Any]] = {
+        "skmars": {},
+        "skmars, early_stopping": {"early_stopping": True},
+        FOREST: {"forest": True},
+    }
     for net in NETS:
         for arithmetic in ARITHMETIC:
             for rate in RATES:
