@@ -25,6 +25,7 @@ CONFIGURATIONS = {
     "40 epochs": {},
     "40 epochs, the best epoch": {"early_stopping": True, "patience": MANY_EPOCHS},
     "40 epochs, all images, none held out": {"validation_fraction": None},
+    "120 epochs": {"max_epochs": 120},
     "200 images, 40 epochs": FEW,
     "200 images, 40 epochs, the best, or 10 without a better one": {
         **FEW,
