@@ -156,7 +156,7 @@ class LearningCurveDisplay:
             panel.legend(frameon=False)
         if title == "validation mean IoU" and self.best_epoch is not None:
             kept = self.valid_mean_iou[self.best_epoch]
-            style = {"ms": 9, "mfc": "none", "mec": TRAIN_COLOR}
+            style = {"ms": 9, "mfc": "none", "mec": TRAIN_COLOR, "clip_on": False}
             (point,) = panel.plot(self.best_epoch + 1, kept, "o", **style)
             panel.legend([point], [f"kept: {kept:.3f}"], frameon=False)
         panel.set_title(title, fontsize="medium")
