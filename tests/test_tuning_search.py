@@ -315,14 +315,17 @@ def test_pruned_trials_of_a_segmenter(terrain, fast):
     assert fitted.best_estimator_.callbacks is None
 
 
-def test_second_phase_does_not_move_the_steps_of_later_folds(terrain, fast):
+@pytest.mark.parametrize(("fine_tune_epochs", "length"), [(1, 3), ("auto", 12)])
+def test_second_phase_does_not_move_the_steps_of_later_folds(
+    fine_tune_epochs, length, terrain, fast
+):
     X, y = terrain[0], np.minimum(terrain[1], 3)
-    settings = {**fast, "max_epochs": 2, "fine_tune_epochs": 1, "n_threads": 1}
-    segmenter = MarsSegmenter(**settings, early_stopping=False)
+    settings = {**fast, "fine_tune_epochs": fine_tune_epochs, "n_threads": 1}
+    segmenter = MarsSegmenter(**settings)
     space = {"freeze": CategoricalDistribution([None, "encoder"])}
     fitted = search(space, segmenter, n_trials=6, pruner=optuna.pruners.NopPruner()).fit(X, y)
     steps = {row.params["freeze"]: list(row.intermediate_values) for row in fitted.study_.trials}
-    assert steps == {None: [0, 1, 3, 4], "encoder": [0, 1, 2, 3, 4, 5]}
+    assert steps == {None: [0, 1, length, length + 1], "encoder": list(range(2 * length))}
 
 
 def test_without_epochs_to_watch_trials_are_pruned_between_folds(steps):
