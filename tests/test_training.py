@@ -220,7 +220,7 @@ def test_patience_begins_anew_in_the_second_phase(terrain, fast):
 
 @pytest.fixture
 def tiny_net(fast):
-    """A net, and a way to make images, of which an epoch takes a moment."""
+    """Settings of a net, and images of which an epoch takes a moment."""
     X = np.random.default_rng(0).integers(0, 255, (1700, 4, 4), dtype=np.uint8)
     settings = {**fast, "batch_size": 1700, "validation_fraction": None, "augmentation": None}
     settings |= {"max_epochs": "auto", "aspp": False, "attention": False}
