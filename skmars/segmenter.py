@@ -9,7 +9,7 @@ from skmars import _validation as check
 from skmars.base import BaseSegmenter
 from skmars.device import compute_settings
 from skmars.exporting import OnnxMixin
-from skmars.model_selection import class_counts, holdout_split
+from skmars.model_selection import class_counts
 from skmars.parameters import CONSTRAINTS, check_together
 from skmars.persistence import PersistenceMixin
 from skmars.prediction.mosaics import MosaicMixin
@@ -449,15 +449,3 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "history_")
-
-    def _hold_out(self, counts, groups, rng) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows to train on, and those to validate on or None."""
-        if self.validation_fraction is None:
-            return np.arange(len(counts)), None
-        return holdout_split(counts, self.validation_fraction, groups=groups, rng=rng)
-
-    def _check_valid(self, validation_data, X, classes) -> tuple[np.ndarray, np.ndarray]:
-        n_channels = check.count_channels(X)
-        X_valid, y_valid = check.check_validation_data(validation_data, n_channels=n_channels)
-        check.check_labels(y_valid, classes, self.ignore_label, name="validation_data[1]")
-        return X_valid, y_valid

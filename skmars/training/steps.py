@@ -11,6 +11,7 @@ from skmars import _validation as check
 from skmars.augmentation import choose_augmenter
 from skmars.batches import SegmentationDataset, measure_scaling
 from skmars.device import choose_device, compute_settings
+from skmars.model_selection import holdout_split
 from skmars.parameters import ARCHITECTURE
 from skmars.training.net import SegmentationNet
 from skmars.training.run import Plan, history_rows, restore_history, train
@@ -31,12 +32,26 @@ class TrainingMixin:
     ignore_label: int | None
     max_class_weight: float | None
     n_threads: int | str
+    validation_fraction: float | None
     verbose: int
 
     @property
     def temperature_(self) -> float:
         """What the logits are divided by."""
         return self.history_[self.best_epoch_].get("temperature", 1.0)
+
+    def _hold_out(self, counts, groups, rng) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rows to train on, and those to validate on or None."""
+        if self.validation_fraction is None:
+            return np.arange(len(counts)), None
+        return holdout_split(counts, self.validation_fraction, groups=groups, rng=rng)
+
+    def _check_valid(self, validation_data, X, classes) -> tuple[np.ndarray, np.ndarray]:
+        """Images and masks that were given to validate on."""
+        n_channels = check.count_channels(X)
+        X_valid, y_valid = check.check_validation_data(validation_data, n_channels=n_channels)
+        check.check_labels(y_valid, classes, self.ignore_label, name="validation_data[1]")
+        return X_valid, y_valid
 
     def _dataset(self, X, y, sample_weight=None, rows=None) -> SegmentationDataset:
         return SegmentationDataset(
