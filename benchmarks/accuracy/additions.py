@@ -1,0 +1,151 @@
+"""What could be added to the default training, one thing a row, at one budget of epochs.
+
+    python benchmarks/accuracy/additions.py DATA.npz [--seeds 3] [--only ROW ...]
+    python benchmarks/accuracy/additions.py --table
+
+All else is as the defaults have it. The rows are compared with "40 epochs" of `duration.py`, which
+is the same training without any of it. Runs go to `results/duration.jsonl` as well.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from unittest import mock
+
+import torch
+from duration import MANY_EPOCHS, SETTINGS
+from protocol import LABELS, Split, run_segmenter, run_table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skmars import Augmenter
+from skmars.augmentation import Augmentation
+from skmars.batches import SegmentationDataset
+from skmars.losses import LOSSES, cross_entropy
+from skmars.nn import AttentionASPPUNet
+from skmars.transforms import Batch, crop, mix_rectangles
+
+LIGHT = {"horizontal_flip": False, "brightness": 0.3, "contrast": 0.3}
+BATCH_SIZE = 16
+SMOOTHING = 0.1
+# Of the logits at full resolution, and of those of the coarser levels.
+LEVEL_WEIGHTS = (1.0, 0.4, 0.2)
+WINDOWS = (0.5, 0.625, 0.75)
+
+
+def smoothed_cross_entropy(logits: Tensor, target: Tensor, **kwargs) -> Tensor:
+    """Cross entropy with a tenth of each label shared among the classes, as their weights are."""
+    hard = cross_entropy(logits, target, **kwargs)
+    labels = range(logits.shape[1])
+    others = [
+        cross_entropy(logits, torch.where(target < 0, target, label), **kwargs) for label in labels
+    ]
+    return (1 - SMOOTHING) * hard + SMOOTHING * torch.stack(others).mean()
+
+
+def levelwise_cross_entropy(logits: Tensor, target: Tensor, **kwargs) -> Tensor:
+    """Weighted sum over the logits of several levels, which follow one another as channels."""
+    levels = logits.split(len(LABELS), dim=1)
+    return sum(
+        share * cross_entropy(level, target, **kwargs)
+        for share, level in zip(LEVEL_WEIGHTS, levels, strict=False)
+    )
+
+
+class DeeplySupervised(AttentionASPPUNet):
+    """In training, logits of the bottleneck and of the decoder's first level as well."""
+
+    def __init__(self, in_channels: int, n_classes: int, **params):
+        super().__init__(in_channels, n_classes, **params)
+        width = params["base_channels"] * 2 ** params["depth"]
+        self.level_heads = nn.ModuleList(
+            nn.Conv2d(width // 2**level, n_classes, 1) for level in (1, 0)
+        )
+
+    def _logits(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super()._logits(x)
+        skips = []
+        for block in self.encoder:
+            x = block(x)
+            skips.append(x)
+            x = self.pool(x)
+        maps = [self.bottleneck(x)]
+        for level in self.decoder:
+            maps.append(level(maps[-1], skips.pop()))
+        logits = [self.head(maps[-1])]
+        for head, coarse in zip(self.level_heads, (maps[1], maps[0]), strict=True):
+            size = logits[0].shape[-2:]
+            logits.append(F.interpolate(head(coarse), size=size, mode="bilinear"))
+        return torch.cat(logits, dim=1)
+
+
+class LocalContrast(AttentionASPPUNet):
+    """The image, and beside it each pixel scaled by the 15x15 pixels around it."""
+
+    def __init__(self, in_channels: int, n_classes: int, **params):
+        super().__init__(2 * in_channels, n_classes, **params)
+        self.around = nn.AvgPool2d(15, 1, 7, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and go on with both."""
+        centred = x - self.around(x)
+        deviation = self.around(centred**2).sqrt()
+        return super().forward(torch.cat([x, centred / (deviation + 0.1)], dim=1))
+
+
+class GrowingWindows(Augmenter):
+    """Windows of half of the image's sides at first, and of three quarters at last."""
+
+    def prepare(self, dataset: SegmentationDataset, scale, mean, rng) -> Augmentation:
+        """Put the windows before CutMix, as the defaults do."""
+        augmentation = super().prepare(dataset, scale, mean, rng)
+        n_steps = MANY_EPOCHS * -(-len(dataset) // BATCH_SIZE)
+        augmentation.transforms = [*augmentation.transforms, Growing(n_steps), mix_rectangles(0.5)]
+        return augmentation
+
+
+class Growing:
+    """Windows whose sides grow in three parts of a training."""
+
+    def __init__(self, n_steps: int, shares: Sequence[float] = WINDOWS):
+        self.n_steps = n_steps
+        self.n_done = 0
+        self.crops = [crop(share) for share in shares]
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Cut the windows of the part that the training is in."""
+        part = min(len(self.crops) * self.n_done // self.n_steps, len(self.crops) - 1)
+        self.n_done += 1
+        return self.crops[part](batch, generator)
+
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "label smoothing": {"loss": "smoothed"},
+    "deep supervision": {"loss": "levelwise", "net": DeeplySupervised},
+    "local contrast beside the image": {"net": LocalContrast},
+    "growing windows": {"augmentation": GrowingWindows(**LIGHT)},
+    "CutMix in all images": {"augmentation": Augmenter(**LIGHT, random_crop=0.75, cutmix=1.0)},
+}
+
+
+def run(split: Split, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Train and score with a row's net or loss beside those of the package."""
+    params = dict(params)
+    net = params.pop("net", AttentionASPPUNet)
+    more = {"smoothed": smoothed_cross_entropy, "levelwise": levelwise_cross_entropy}
+    with (
+        mock.patch("skmars.training.net.AttentionASPPUNet", net),
+        mock.patch.dict(LOSSES, more),
+    ):
+        return run_segmenter(split, params, seed)
+
+
+if __name__ == "__main__":
+    run_table(
+        "duration",
+        CONFIGURATIONS,
+        settings=SETTINGS,
+        baseline="40 epochs",
+        epochs=MANY_EPOCHS,
+        run=run,
+    )
