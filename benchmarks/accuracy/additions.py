@@ -22,6 +22,7 @@ from skmars.augmentation import Augmentation
 from skmars.batches import SegmentationDataset
 from skmars.losses import LOSSES, cross_entropy
 from skmars.nn import AttentionASPPUNet
+from skmars.nn.blocks import BatchNorm
 from skmars.transforms import Batch, crop, mix_rectangles
 
 LIGHT = {"horizontal_flip": False, "brightness": 0.3, "contrast": 0.3}
@@ -93,6 +94,29 @@ class LocalContrast(AttentionASPPUNet):
         return super().forward(torch.cat([x, centred / (deviation + 0.1)], dim=1))
 
 
+class InstanceNorms(AttentionASPPUNet):
+    """Half of the encoder's maps normalised in each image by itself (IBN-a, Pan et al. 2018)."""
+
+    def __init__(self, in_channels: int, n_classes: int, **params):
+        super().__init__(in_channels, n_classes, **params)
+        for block in self.encoder:
+            block.body[1] = HalfInstanceNorm(block.body[0].out_channels)
+
+
+class HalfInstanceNorm(nn.Module):
+    """Instance normalisation of one half of the channels, batch normalisation of the other."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.instance = nn.InstanceNorm2d(channels // 2, affine=True)
+        self.batch = BatchNorm(channels - channels // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `(n, C, H, W)`."""
+        first, rest = x.tensor_split([x.shape[1] // 2], dim=1)
+        return torch.cat([self.instance(first), self.batch(rest)], dim=1)
+
+
 class GrowingWindows(Augmenter):
     """Windows of half of the image's sides at first, and of three quarters at last."""
 
@@ -123,6 +147,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "label smoothing": {"loss": "smoothed"},
     "deep supervision": {"loss": "levelwise", "net": DeeplySupervised},
     "local contrast beside the image": {"net": LocalContrast},
+    "instance normalisation of half of the encoder": {"net": InstanceNorms},
     "growing windows": {"augmentation": GrowingWindows(**LIGHT)},
     "CutMix in all images": {"augmentation": Augmenter(**LIGHT, random_crop=0.75, cutmix=1.0)},
 }
