@@ -119,7 +119,9 @@ class ReduceOnPlateau(ConstantRate):
 
     def update(self, loss: float) -> None:
         """Take note of an epoch's loss, and reduce the rate if the patience is over."""
-        if loss < self._best * (1 - self.threshold):
+        # Losses may be negative, and an improvement is one all the same.
+        margin = self.threshold * abs(self._best) if math.isfinite(self._best) else 0.0
+        if loss < self._best - margin:
             self._best, self._n_bad = loss, 0
             return
         self._n_bad += 1

@@ -26,6 +26,20 @@ def torch_plateau(losses, *, factor, patience, threshold, final):
     return rates
 
 
+@pytest.mark.parametrize("level", [-0.5, -1e3, 0.0])
+def test_plateau_of_losses_that_are_not_positive(level):
+    schedule = ReduceOnPlateau(factor=0.5, patience=2, threshold=1e-3)
+    falling = [level + 1.0, level + 0.5, level]
+    for loss in [*falling, level, level, level]:
+        schedule.update(loss)
+    assert schedule.factor(0.5) == 0.5
+    # As much lower as the threshold asks is an improvement again.
+    schedule.update(level - 2e-3 * abs(level) - 1e-9)
+    for _ in range(2):
+        schedule.update(level)
+    assert schedule.factor(0.5) == 0.5
+
+
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5])
 @pytest.mark.parametrize("final", [0.0, 0.01, 0.3, 1.0])
 def test_cosine_against_its_formula(warmup, final):
