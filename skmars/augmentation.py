@@ -371,6 +371,7 @@ def _paste_rarest(probability: float, dataset: SegmentationDataset) -> Transform
         dataset.masks,
         dataset.classes,
         dataset.ignore_label,
+        sample_weight=dataset.sample_weight,
         rows=dataset.rows[shows],
     )
     return paste_regions(probability, donors, rarest)

@@ -22,6 +22,9 @@ __all__ = [
     "paste_regions",
 ]
 
+# Types of devices that cannot compute in double precision.
+NO_DOUBLES = frozenset({"mps"})
+
 
 class Batch(NamedTuple):
     """What a training step sees."""
@@ -94,7 +97,8 @@ def adjust_intensity(brightness: float, contrast: float, scale: np.ndarray) -> T
         unit = torch.as_tensor(scale, dtype=images.dtype, device=images.device).reshape(-1, 1, 1)
         # In one step over the pixels: factor * (image - mean) + mean + shift * unit.
         # The mean in double precision, so that it is the same in any memory layout.
-        mean = images.mean(dim=(2, 3), keepdim=True, dtype=torch.float64).to(images.dtype)
+        double = images.dtype if images.device.type in NO_DOUBLES else torch.float64
+        mean = images.mean(dim=(2, 3), keepdim=True, dtype=double).to(images.dtype)
         offset = (1 - factor) * mean + shift * unit
         return batch._replace(images=torch.addcmul(offset, images, factor))
 
@@ -242,7 +246,9 @@ def paste_regions(probability: float, donors: SegmentationDataset, label: int) -
         shifts = torch.randint(width, (n, 1), generator=generator)[chosen]
         if not len(chosen):
             return batch
-        images, (target, _) = donors[picks.numpy()]
+        images, (target, weight) = donors[picks.numpy()]
+        if weight is not None and weight.ndim == 3:
+            target = target.masked_fill(weight == 0, IGNORE_INDEX)
         columns = (torch.arange(width) + shifts) % width
         images = images.to(batch.images.dtype)
         images = images.gather(3, columns[:, None, None].expand_as(images))

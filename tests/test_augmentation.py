@@ -185,6 +185,17 @@ def test_images_without_weight_give_no_regions():
     ).any()
 
 
+def test_pixels_without_weight_are_not_pasted():
+    X, y = matched()
+    weight = np.ones(y.shape)
+    weight[:20, 2:4, 3:6] = 0
+    dataset = SegmentationDataset(X, y, np.unique(y), None, sample_weight=weight)
+    augmenter = Augmenter(**OFF, paste_rare_class=1.0)
+    augment = augmenter.prepare(dataset, np.ones(1), np.zeros(1), np.random.default_rng(0))
+    pasted = changed(augment, dataset).target[20:] == 3
+    assert set(torch.nonzero(pasted)[:, 1].tolist()) == {4}
+
+
 def test_rare_class_is_never_the_ignored_one():
     X, y = matched()
     augmenter = Augmenter(**OFF, paste_rare_class=1.0, ignore_label=4, random_state=0)

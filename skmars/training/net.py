@@ -1,7 +1,7 @@
 """The skorch net that is trained: batches of arrays in, losses and logits out."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -140,13 +140,14 @@ class SegmentationNet(NeuralNet):
         return module
 
     def _logits(self, module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        x = x.to(self.device)
+        # Images in double precision are scaled where they are: not every device can do it.
         if x.dtype != torch.float64:
-            x = x.float()
+            x = x.to(self.device).float()
         shape = (-1, 1, 1)
         mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).reshape(shape)
         scale = torch.tensor(self.scale, dtype=x.dtype, device=x.device).reshape(shape)
-        return forward(module, ((x - mean) / scale).float(), self.arithmetic)
+        scaled = ((x - mean) / scale).float().to(self.device)
+        return forward(module, scaled, self.arithmetic)
 
     @property
     def module_to_keep(self) -> nn.Module:
@@ -164,16 +165,16 @@ class SegmentationNet(NeuralNet):
         """Change the batch at random, if that is wanted, and take a step."""
         if self.augment is not None:
             images, (target, weight) = batch
-            images = images.to(self.device)
             if images.dtype != torch.float64:
-                images = images.float()
-            changed = self.augment(Batch(images, target.to(self.device), weight))
+                images = images.to(self.device).float()
+            target, weight = _moved((target, weight), images.device)
+            changed = self.augment(Batch(images, target, weight))
             batch = changed.images, (changed.target, changed.weight)
         return super().train_step_single(batch, **fit_params)
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
         """Loss of a batch whose `y_true` is a pair of target and weights."""
-        target, weight = (None if part is None else part.to(y_pred.device) for part in y_true)
+        target, weight = _moved(y_true, y_pred.device)
         return self.criterion_(y_pred, target, weight)
 
     def get_iterator(self, dataset, training=False) -> Batches:
@@ -195,3 +196,8 @@ class SegmentationNet(NeuralNet):
         # be made from it.
         state.pop("_forward", None)
         return state | {"_folded": None}
+
+
+def _moved(tensors: Iterable[Tensor | None], device: torch.device) -> list[Any]:
+    """Tensors on a device, and None where there is none."""
+    return [None if tensor is None else tensor.to(device) for tensor in tensors]
