@@ -39,8 +39,8 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         By what they differ. "folds" splits the images as `SegmentationKFold` does; each member is
         validated on one fold, if it takes `validation_data`, and trained on all others, so that
         every image helps to train most of them (cross-validation ensemble, Krogh and Vedelsby
-        1995). "seeds" trains each on all images with random numbers of its own (deep ensemble,
-        Lakshminarayanan et al. 2017).
+        1995). "seeds" gives all images to each, with random numbers of its own (deep ensemble,
+        Lakshminarayanan et al. 2017); what a member holds out of them is up to it.
     n_jobs : int or None, default=None
         Members that are trained at a time, in processes that share the cores. One after another
         by default, which is as fast where a single training uses all cores.
@@ -277,7 +277,7 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
 
     @classmethod
     def load(cls, path: str | os.PathLike):
-        """Read what `save` wrote; device and precision are chosen anew.
+        """Read what `save` wrote, as `MarsSegmenter.load` does.
 
         Parameters
         ----------

@@ -22,6 +22,8 @@ from torch import Tensor
 from skmars import __version__
 from skmars._files import replacing
 from skmars.augmentation import Augmenter
+from skmars.device import choose_device
+from skmars.parameters import ARCHITECTURE
 
 __all__ = ["PersistenceMixin", "describe", "read_archive", "reading", "restore", "write_archive"]
 
@@ -60,7 +62,7 @@ class PersistenceMixin:
 
     @classmethod
     def load(cls, path: str | os.PathLike):
-        """Read what `save` wrote; device and precision are chosen anew.
+        """Read what `save` wrote; what is "auto" of device and precision is chosen anew.
 
         Parameters
         ----------
@@ -70,7 +72,7 @@ class PersistenceMixin:
         Returns
         -------
         segmenter : MarsSegmenter
-            Fitted.
+            Fitted. Where its `device` is missing, that is "auto", with a warning.
 
         Raises
         ------
@@ -87,7 +89,9 @@ class PersistenceMixin:
 def describe(segmenter) -> dict[str, Any]:
     """Parameters and fitted attributes of a segmenter, as JSON can hold them."""
     params = {}
-    for name, value in segmenter.get_params(deep=False).items():
+    # The net is what the fit has made of them, whatever was set since.
+    net = {name: getattr(segmenter.net_, f"module__{name}") for name in ARCHITECTURE}
+    for name, value in {**segmenter.get_params(deep=False), **net}.items():
         if name == "class_weight" and isinstance(value, dict):
             # The keys of a JSON object are strings, labels are not.
             value = {"labels": list(value), "weights": list(value.values())}
@@ -103,6 +107,11 @@ def describe(segmenter) -> dict[str, Any]:
 def restore(cls, description: dict[str, Any], weights: dict[str, Tensor]):
     """Make a segmenter of what `describe` told, and its weights."""
     segmenter = cls(**_params_from_json(description["params"]))
+    try:
+        choose_device(segmenter.device)
+    except ValueError as error:
+        warnings.warn(f"{error}; loaded with device='auto'", stacklevel=4)
+        segmenter.set_params(device="auto")
     for name in FITTED:
         setattr(segmenter, name, description["fitted"][name])
     segmenter._restore_net(weights)

@@ -151,6 +151,23 @@ def test_a_saved_file_can_be_moved(saved, terrain, fitted, tmp_path):
     )
 
 
+def test_what_is_saved_is_the_net_that_was_trained(fitted, terrain, tmp_path):
+    changed = pickle.loads(pickle.dumps(fitted)).set_params(depth=3, batch_size=5)
+    changed.save(tmp_path / "file")
+    copy = MarsSegmenter.load(tmp_path / "file")
+    assert (copy.depth, copy.batch_size) == (2, 5)
+    np.testing.assert_array_equal(copy.predict(terrain[0]), fitted.predict(terrain[0]))
+
+
+def test_saved_on_a_device_that_is_not_here(fitted, terrain, tmp_path):
+    elsewhere = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda:7")
+    elsewhere.save(tmp_path / "file")
+    with pytest.warns(UserWarning, match="cuda:7.*'auto'"):
+        copy = MarsSegmenter.load(tmp_path / "file")
+    assert copy.device == "auto"
+    assert copy.predict(terrain[0]).shape == terrain[1].shape
+
+
 @pytest.mark.parametrize("how", ["pickle", "joblib"])
 def test_pickle_and_joblib_round_trip(how, fitted, terrain, tmp_path):
     if how == "pickle":
