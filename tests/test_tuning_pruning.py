@@ -6,6 +6,7 @@ from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import Pipeline
+from skorch.callbacks import Callback
 
 from skmars import MarsSegmenter
 from skmars.tuning import PruningCallback
@@ -83,15 +84,35 @@ def test_folds_report_to_steps_of_their_own(data, segmenter, in_pipeline):
     np.testing.assert_allclose(list(reported.values()), by_hand, atol=1e-6)
 
 
-def test_folds_that_stop_early_leave_steps_out(data, segmenter):
+class StopAfterTwoEpochs(Callback):
+    """Ends each fit the way skorch's own callbacks do."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            raise KeyboardInterrupt
+
+
+def test_folds_that_stop_early_end_at_the_same_step(data, segmenter):
     trial = make_study().ask()
-    segmenter.set_params(max_epochs=5, patience=1, learning_rate=1e-9, augmentation=None)
-    segmenter.set_params(early_stopping=True)
-    segmenter.set_params(callbacks=[PruningCallback(trial)])
+    callbacks = [PruningCallback(trial), StopAfterTwoEpochs()]
+    segmenter.set_params(max_epochs=5, callbacks=callbacks)
     cross_val_score(segmenter, *data, cv=2, error_score="raise")
-    steps = set(trial.study.trials[0].intermediate_values)
-    assert {0, 5} <= steps
-    assert len(steps) < 10
+    reported = trial.study.trials[0].intermediate_values
+    assert list(reported) == [0, 1, 4, 5, 6, 9]
+    assert (reported[4], reported[9]) == (reported[1], reported[6])
+
+
+def test_hopeless_trial_ends_with_a_fold_that_stops_early(data, segmenter):
+    study = make_study(step=4)
+
+    def objective(trial):
+        callbacks = [PruningCallback(trial), StopAfterTwoEpochs()]
+        segmenter.set_params(max_epochs=5, callbacks=callbacks)
+        return cross_val_score(segmenter, *data, cv=2, error_score="raise").mean()
+
+    study.optimize(objective, n_trials=1)
+    assert study.trials[0].state == TrialState.PRUNED
+    assert list(study.trials[0].intermediate_values) == [0, 1, 4]
 
 
 def test_pruned_within_the_second_fold(data, segmenter):
@@ -123,12 +144,31 @@ def test_clones_share_the_trial(segmenter):
     assert copy.callbacks[0] is callback
 
 
-def test_under_a_time_limit_later_folds_keep_their_steps(data, segmenter):
-    trial = make_study().ask()
-    segmenter.set_params(time_limit=1.0, max_epochs=2, callbacks=[PruningCallback(trial)])
+@pytest.mark.parametrize("max_epochs", [2, 1000])
+def test_under_a_time_limit_steps_are_shares_of_the_schedule(data, segmenter, max_epochs):
+    class Rates(Callback):
+        """The learning rate beside each step that is reported."""
+
+        def on_epoch_end(self, net, **kwargs):
+            steps = trial.study.trials[0].intermediate_values
+            rates[max(steps)] = net.optimizer_.param_groups[0]["lr"]
+
+    trial, rates = make_study().ask(), {}
+    segmenter.set_params(time_limit=1.0, max_epochs=max_epochs, scheduler_params={"warmup": 0.0})
+    segmenter.set_params(callbacks=[PruningCallback(trial), Rates()])
     cross_val_score(segmenter, *data, cv=2, error_score="raise")
-    assert set(trial.study.trials[0].intermediate_values) <= {0, 1, 2, 3}
-    assert {0, 2} <= set(trial.study.trials[0].intermediate_values)
+    reported = set(trial.study.trials[0].intermediate_values)
+    assert reported <= set(range(2 * max_epochs))
+    assert {max_epochs - 1, 2 * max_epochs - 1} <= reported
+    assert min(reported) < max_epochs
+    if max_epochs == 1000:
+        # Of all that was planned, few epochs come true.
+        assert len(reported) < 1000
+        for step, rate in rates.items():
+            share = (step % max_epochs + 1) / max_epochs
+            expected = 0.01 + 0.99 * (1 + np.cos(np.pi * share)) / 2
+            # The rate is that of the epoch's last batch, a validation earlier.
+            assert rate / segmenter.learning_rate == pytest.approx(expected, abs=0.2)
 
 
 def test_nothing_to_validate_on_is_an_error(data, segmenter):

@@ -30,22 +30,27 @@ class Pace(Callback):
         self.step_seconds_ = 0.0
         self.n_timed_ = 0
         self.validation_seconds_: float | None = None
+        self.earlier_epochs_ = self.n_epochs_ = 0
         return self
 
-    def begin_phase(self, name: str, n_batches: int, deadline: float | None) -> None:
+    def begin_phase(
+        self, name: str, n_epochs: int, n_batches: int, deadline: float | None
+    ) -> None:
         """Start to count.
 
         Parameters
         ----------
         name : str
             Recorded in the history.
-        n_batches : int
-            Training batches of the whole phase, if no deadline ends it.
+        n_epochs, n_batches : int
+            Epochs and training batches of the whole phase, if no deadline ends it.
         deadline : float or None
             Value of `time.perf_counter()` at which the phase has to be over, with its last
             validation.
         """
         self.name_ = name
+        self.earlier_epochs_ += self.n_epochs_
+        self.n_epochs_ = n_epochs
         self.n_batches_ = n_batches
         self.deadline_ = deadline
         self.n_done_ = 0
@@ -58,6 +63,10 @@ class Pace(Callback):
         available = self.deadline_ - self._reserve() - self.started_
         elapsed = time.perf_counter() - self.started_
         return min(elapsed / available, 1.0) if available > 0 else 1.0
+
+    def epochs_done(self) -> float:
+        """How many of all phases' planned epochs are done, by the clock if time is limited."""
+        return self.earlier_epochs_ + self.progress() * self.n_epochs_
 
     def is_over(self) -> bool:
         """Whether one more batch and a validation would end too late."""

@@ -110,6 +110,8 @@ def train(
     ------
     FloatingPointError
         If the loss is no longer finite.
+    KeyboardInterrupt
+        If a callback stops the training before there is an epoch.
     """
     n_valid = 0 if valid_set is None else len(valid_set)
     pace = Pace(FORWARD_SHARE * n_valid / net.batch_size)
@@ -136,7 +138,7 @@ def train(
         net.notify("on_train_begin", X=train_set)
         for number, phase in enumerate(plan.phases):
             n_batches = phase.max_epochs * len(net.get_iterator(train_set, training=True))
-            pace.begin_phase(phase.name, n_batches, plan.deadline(number))
+            pace.begin_phase(phase.name, phase.max_epochs, n_batches, plan.deadline(number))
             rate.begin_phase(phase.learning_rate, plan.schedule())
             best.begin_phase()
             net.module_.freeze(phase.freeze)
@@ -153,6 +155,7 @@ def train(
                 net.module_.load_state_dict(net.average.module.state_dict())
         net.notify("on_train_end", X=train_set)
     finally:
+        _drop_unfinished_epoch(net)
         # The net outlives the run; the data, the best weights' copy and the clock do not.
         net.module_.freeze(None)
         net.train_split = net.callbacks = None
@@ -173,9 +176,9 @@ def _run_phase(
         try:
             net.fit_loop(train_set, epochs=1)
         except StopPhase:
-            if net.history and "learning_rate" not in net.history[-1]:
-                # Stopped within the epoch: a row without its figures helps nobody.
-                del net.history[-1]
+            _drop_unfinished_epoch(net)
+            if not net.history:
+                raise KeyboardInterrupt("stopped before the end of the first epoch") from None
             return
         loss = net.history[-1, "train_loss"]
         if not math.isfinite(loss):
@@ -186,6 +189,12 @@ def _run_phase(
         finished = n_done >= max_epochs if pace.deadline_ is None else pace.is_over()
         if finished or (patience is not None and best.n_worse_ >= patience):
             return
+
+
+def _drop_unfinished_epoch(net: SegmentationNet) -> None:
+    """Drop the row of an epoch that was stopped: without its figures it helps nobody."""
+    if net.history and "learning_rate" not in net.history[-1]:
+        del net.history[-1]
 
 
 def _print_row(text: str) -> None:

@@ -147,10 +147,12 @@ class Evaluation:
         )
 
     def _watch(self, candidate: BaseEstimator, trial: optuna.Trial) -> bool:
-        """Let the segmenter in an estimator report its epochs; False if it has no callbacks."""
+        """Let the segmenter in an estimator report its epochs; False if it has none to tell."""
+        given = any(name.endswith("validation_data") for name in self.fit_params)
         for _, step in find_steps(candidate):
             params = step.get_params(deep=False)
-            if "callbacks" in params:
+            validates = given or params.get("validation_fraction") is not None
+            if "callbacks" in params and validates:
                 # Whether there is a second phase or not, a fold begins at the same step.
                 n_images = min(len(train) for train, _ in self.folds)
                 epochs = choose_epochs({**NO_EPOCHS, **params}, n_images)

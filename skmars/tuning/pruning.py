@@ -14,6 +14,10 @@ CLAIM = "skmars:fit:"
 class PruningCallback(Callback):
     """Report each epoch's validation score to an Optuna trial, and stop it if it is hopeless.
 
+    The step of an epoch is its number, or under a time limit how far the schedule is, so that
+    trials are compared where their learning rates are alike. The last score of a fit also stands
+    at the last step that is planned for it.
+
     For `MarsSegmenter(callbacks=[PruningCallback(trial)])`, alone, in a Pipeline, or within
     `cross_val_score(..., error_score="raise")`: without that, scikit-learn takes the end of a
     trial for a failed fit. Clones of the segmenter share the callback, and so the trial. In a
@@ -60,8 +64,8 @@ class PruningCallback(Callback):
     def __init__(self, trial: optuna.Trial, *, steps_per_fit: int | None = None):
         self.trial = trial
         self.steps_per_fit = steps_per_fit
-        # Fits in threads share the callback: for each net, the step of its next epoch, and the
-        # first that belongs to the fit after it.
+        # Fits in threads share the callback: for each net, the first step of its fit, and the
+        # last one that was reported.
         self._steps: dict[int, tuple[int, int]] = {}
 
     def __sklearn_clone__(self):
@@ -70,30 +74,39 @@ class PruningCallback(Callback):
 
     def on_train_begin(self, net, **kwargs):
         """Begin a fit: its steps follow those of the fits before."""
-        n_steps = self.steps_per_fit or net.max_epochs
-        first = self._claim_place() * n_steps
-        self._steps[id(net)] = (first, first + n_steps)
+        first = self._claim_place() * self._n_steps(net)
+        self._steps[id(net)] = (first, first - 1)
 
     def on_epoch_end(self, net, **kwargs):
         """Report the epoch's score."""
-        score = net.history[-1].get("valid_mean_iou")
-        if score is None:
+        if "valid_mean_iou" not in net.history[-1]:
             raise ValueError(
                 "PruningCallback needs a validation score: give the segmenter a "
                 "validation_fraction or validation_data"
             )
-        step, end = self._steps[id(net)]
-        # Under a time limit there can be more epochs than planned.
-        if step == end or math.isnan(score):
-            return
-        self.trial.report(score, step)
-        self._steps[id(net)] = (step + 1, end)
-        if self.trial.should_prune():
-            raise optuna.TrialPruned(f"mean IoU {score:.4f} after epoch {len(net.history)}")
+        done = dict(net.callbacks_)["pace"].epochs_done()
+        # Less than rounding can add.
+        self._report(net, math.ceil(done - 1e-6) - 1)
 
     def on_train_end(self, net, **kwargs):
-        """Forget the fit."""
+        """End a fit: however few epochs it took, the next one begins where it would for all."""
+        if net.history:
+            self._report(net, self._n_steps(net) - 1)
         del self._steps[id(net)]
+
+    def _n_steps(self, net) -> int:
+        return self.steps_per_fit or net.max_epochs
+
+    def _report(self, net, step_of_fit: int) -> None:
+        """Report the last score to a step of the fit, unless that has one; maybe end the trial."""
+        first, reported = self._steps[id(net)]
+        step, score = first + step_of_fit, net.history[-1]["valid_mean_iou"]
+        if step <= reported or step_of_fit >= self._n_steps(net) or math.isnan(score):
+            return
+        self.trial.report(score, step)
+        self._steps[id(net)] = (first, step)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned(f"mean IoU {score:.4f} after epoch {len(net.history)}")
 
     def _claim_place(self) -> int:
         """How many fits of the trial began before this one, in any process."""
