@@ -311,7 +311,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             If a parameter, the images or the masks are not as described; nothing has been
             trained then.
         FloatingPointError
-            If the training diverges.
+            If the training diverges. After any error the estimator is as it was before.
         """
         started = time.perf_counter()
         self._validate_params()
@@ -320,10 +320,10 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         groups = check.check_groups(groups, len(X))
         classes = check.find_classes(y, self.ignore_label)
         counts = class_counts(y, classes)
-        self._rng = rng = check.random_generator(self.random_state)
+        rng = check.random_generator(self.random_state)
         valid_data: tuple | None
         if validation_data is None:
-            rows, held_out = self._hold_out(counts, groups, rng)
+            rows, held_out = self._hold_out(counts, sample_weight, groups, rng)
             valid_data = None if held_out is None else (X, y, sample_weight, held_out)
         else:
             rows, valid_data = np.arange(len(X)), self._check_valid(validation_data, X, classes)
@@ -333,7 +333,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
                 "validation_fraction or validation_data"
             )
         before = self._earlier_net(X, classes) if self.warm_start else None
-        with self._computing(rng):
+        with self._unchanged_by_errors(), self._computing(rng):
+            self._rng = rng
             # A callable takes no weights; "auto" asks for none then.
             class_weight = self.class_weight if isinstance(self.loss, str) else None
             frequencies = class_frequencies(counts, y, classes, sample_weight)
@@ -350,7 +351,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         """Train for one more pass over some images, at the constant learning rate.
 
         The first call on a new estimator starts it, later ones and those after `fit` go on with
-        its net, its scaling and its class weights. Nothing is held out for validation.
+        its net and optimizer, its device, scaling and class weights; all else is as the parameters
+        are now. Nothing is held out for validation.
 
         Parameters
         ----------
@@ -371,8 +373,9 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         Raises
         ------
         TypeError, ValueError
-            If a parameter, the images or the masks are not as described, or `class_weight`
-            depends on frequencies, which one part of the images does not tell.
+            If a parameter, the images or the masks are not as described, `class_weight` depends
+            on frequencies, which one part of the images does not tell, or the net's parameters are
+            others than those of the net that there is.
         """
         self._validate_params()
         check_together(self.get_params(deep=False), weighted=sample_weight is not None)
@@ -392,6 +395,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             else:
                 classes = check.check_classes(classes, self.ignore_label)
         else:
+            self._check_same_net("partial_fit")
             classes = self.classes_
         check.check_labels(y, classes, self.ignore_label)
         if self.ignore_label is not None and np.all(y == self.ignore_label):
@@ -404,6 +408,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
                 counts = class_counts(y, classes)
                 frequencies = class_frequencies(counts, y, classes, sample_weight)
                 self._start(X, rows, classes, frequencies, class_weight)
+            else:
+                self._take_over_settings()
             plan = Plan([Phase("partial_fit", 1, self.learning_rate)])
             self._train(self._dataset(X, y, sample_weight, rows), None, plan, self._rng)
         return self

@@ -1,4 +1,6 @@
 import inspect
+import itertools
+import pickle
 import re
 import warnings
 
@@ -583,6 +585,30 @@ def test_partial_fit_after_fit(terrain, fast):
     assert not same_state(before, state_of(segmenter))
     np.testing.assert_array_equal(segmenter.class_weight_, weights)
     assert segmenter.n_iter_ == len(segmenter.history_) == 3
+
+
+def test_partial_fit_takes_the_parameters_there_are_now(terrain, fast):
+    changes = {
+        "batch_size": 3,
+        "loss": "dice",
+        "weight_decay": 0.9,
+        "learning_rate": 1e-3,
+        "precision": "bfloat16",
+    }
+    fitted = pickle.dumps(MarsSegmenter(**fast).fit(*terrain))
+    results = [state_of(pickle.loads(fitted).partial_fit(*terrain))]
+    for name, value in changes.items():
+        segmenter = pickle.loads(fitted).set_params(**{name: value})
+        results.append(state_of(segmenter.partial_fit(*terrain)))
+    assert segmenter.precision_ == "bfloat16"
+    for one, other in itertools.combinations(results, 2):
+        assert not same_state(one, other)
+
+
+def test_partial_fit_refuses_another_net(terrain, fast):
+    segmenter = MarsSegmenter(**fast).fit(*terrain).set_params(depth=3)
+    with pytest.raises(ValueError, match="depth=2, not 3"):
+        segmenter.partial_fit(*terrain)
 
 
 def test_partial_fit_is_deterministic(terrain, fast):

@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback, EarlyStopping
 
 from skmars import MarsSegmenter
@@ -562,12 +563,67 @@ def test_stopped_within_an_epoch_the_history_has_whole_rows(early_stopping, terr
     segmenter.partial_fit(*terrain)
 
 
+def test_stopped_within_the_first_epoch_there_is_no_fit(terrain, fast):
+    class Interrupt(Callback):
+        def on_batch_end(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    segmenter = MarsSegmenter(**fast, callbacks=[Interrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.fit(*terrain)
+    with pytest.raises(NotFittedError):
+        segmenter.predict(terrain[0])
+
+
+def test_interrupted_partial_fit_leaves_whole_rows(terrain, fast, monkeypatch):
+    segmenter = MarsSegmenter(**fast).fit(*terrain)
+
+    def interrupt(*args, **kwargs):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segmenter.net_, "train_step", interrupt)
+        with pytest.raises(MemoryError):
+            segmenter.partial_fit(*terrain)
+    segmenter.partial_fit(*terrain)
+    assert [row["phase"] for row in segmenter.history_] == ["train", "train", "partial_fit"]
+    assert [row["epoch"] for row in segmenter.history_] == [1, 2, 3]
+
+
 def test_callbacks_are_not_kept_by_the_net(terrain, fast):
     segmenter = MarsSegmenter(**fast, callbacks=[Record()]).fit(*terrain)
     assert not segmenter.net_.callbacks_
 
 
 # What is held out
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_images_that_do_not_count_are_not_held_out(seed, pixels, terrain, fast):
+    X, y = terrain
+    y = y.copy()
+    y[:6] = 9
+    weight = np.repeat([1.0, 0.0, 1.0], [6, 6, 12])
+    if pixels:
+        weight = np.broadcast_to(weight[:, None, None], y.shape)
+    record = Record()
+    params = {**fast, "max_epochs": 1, "ignore_label": 9, "random_state": seed}
+    segmenter = MarsSegmenter(**params, callbacks=[record])
+    segmenter.fit(numbered(X), y, sample_weight=weight)
+    assert set(record.ids[False]) <= set(range(12, 24))
+    assert set(record.ids[True]) >= set(range(12))
+    assert np.isfinite(scores_of(segmenter)).all()
+
+
+def test_groups_stay_together_where_some_images_do_not_count(terrain, fast):
+    X, y = terrain
+    groups = np.repeat(np.arange(8), 3)
+    record = Record()
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1}, callbacks=[record])
+    segmenter.fit(numbered(X), y, groups=groups, sample_weight=np.tile([1.0, 0.0, 1.0], 8))
+    held_out = {groups[int(number)] for number in record.ids[False]}
+    assert not held_out & {groups[int(number)] for number in record.ids[True]}
 
 
 def test_held_out_images_are_not_trained_on(terrain, fast):
@@ -716,6 +772,30 @@ def test_diverged_training_raises(loss, terrain, fast):
 def test_absurd_learning_rate_raises(terrain, fast):
     with pytest.raises(FloatingPointError, match="diverged"):
         MarsSegmenter(**{**fast, "learning_rate": 1e30, "max_epochs": 5}).fit(*terrain)
+
+
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was(warm_start, terrain, fast):
+    segmenter = MarsSegmenter(**fast, warm_start=warm_start).fit(*terrain)
+    before, history = vars(segmenter).copy(), list(segmenter.history_)
+    masks = segmenter.predict(terrain[0])
+    segmenter.set_params(learning_rate=1e30, max_epochs=5)
+    with pytest.raises(FloatingPointError):
+        segmenter.fit(*terrain)
+    assert vars(segmenter).keys() == before.keys()
+    assert segmenter.history_ == history
+    np.testing.assert_array_equal(segmenter.predict(terrain[0]), masks)
+    segmenter.set_params(learning_rate=1e-3, max_epochs=1).fit(*terrain)
+    assert [row["epoch"] for row in segmenter.history_] == ([1, 2, 3] if warm_start else [1])
+
+
+def test_a_first_fit_that_fails_leaves_it_unfitted(terrain, fast):
+    segmenter = MarsSegmenter(**{**fast, "learning_rate": 1e30, "max_epochs": 5}, warm_start=True)
+    with pytest.raises(FloatingPointError):
+        segmenter.fit(*terrain)
+    with pytest.raises(NotFittedError):
+        segmenter.predict(terrain[0])
+    segmenter.set_params(learning_rate=1e-3).fit(*terrain)
 
 
 def test_diverging_partial_fit_raises(terrain, fast):

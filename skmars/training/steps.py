@@ -1,6 +1,7 @@
 """The steps of a fit, each of which leaves fitted attributes behind."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +11,10 @@ import torch
 from skmars import _validation as check
 from skmars.augmentation import choose_augmenter
 from skmars.batches import SegmentationDataset, measure_scaling
-from skmars.device import choose_device, compute_settings
+from skmars.device import choose_arithmetic, choose_device, compute_settings, set_layout
 from skmars.model_selection import holdout_split
 from skmars.parameters import ARCHITECTURE
-from skmars.training.net import SegmentationNet
+from skmars.training.net import Criterion, SegmentationNet
 from skmars.training.run import Plan, history_rows, restore_history, train
 from skmars.training.setup import make_net
 from skmars.weighting import class_weights
@@ -25,26 +26,44 @@ class TrainingMixin:
     """Build, resume, restore and train the net of an estimator with a segmenter's parameters."""
 
     augmentation: Any
+    batch_size: int
     callbacks: Any
     compile: bool | str
     device: str
     get_params: Callable[..., dict[str, Any]]
     ignore_label: int | None
+    loss: Any
+    loss_params: dict[str, Any] | None
     max_class_weight: float | None
     n_threads: int | str
+    precision: str
     validation_fraction: float | None
     verbose: int
+    weight_decay: float
 
     @property
     def temperature_(self) -> float:
         """What the logits are divided by."""
         return self.history_[self.best_epoch_].get("temperature", 1.0)
 
-    def _hold_out(self, counts, groups, rng) -> tuple[np.ndarray, np.ndarray | None]:
+    def _hold_out(
+        self, counts, sample_weight, groups, rng
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Rows to train on, and those to validate on or None."""
+        n = len(counts)
         if self.validation_fraction is None:
-            return np.arange(len(counts)), None
-        return holdout_split(counts, self.validation_fraction, groups=groups, rng=rng)
+            return np.arange(n), None
+        # An image whose pixels do not count has nothing to be validated by.
+        matters = counts.any(axis=1)
+        if sample_weight is not None:
+            matters &= sample_weight.reshape(n, -1).any(axis=1)
+        rows = np.flatnonzero(matters)
+        groups = np.arange(n) if groups is None else groups
+        _, held_out = holdout_split(
+            counts[rows], self.validation_fraction, groups=groups[rows], rng=rng
+        )
+        is_held_out = np.isin(groups, groups[rows[held_out]])
+        return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
     def _check_valid(self, validation_data, X, classes) -> tuple[np.ndarray, np.ndarray]:
         """Images and masks that were given to validate on."""
@@ -65,23 +84,40 @@ class TrainingMixin:
             torch.manual_seed(int(rng.integers(2**31)))
             yield
 
+    @contextlib.contextmanager
+    def _unchanged_by_errors(self) -> Iterator[None]:
+        """Leave all attributes as they were if something goes wrong."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
     def _earlier_net(self, X, classes) -> SegmentationNet | None:
         """The net to go on from, if it fits what it is to be trained on now."""
         if not hasattr(self, "net_"):
             return None
-        same_net = all(
-            np.array_equal(getattr(self.net_, f"module__{name}"), getattr(self, name))
-            for name in ARCHITECTURE
-        )
-        same_data = self.n_channels_in_ == check.count_channels(X) and np.array_equal(
+        self._check_same_net("warm_start=True")
+        if self.n_channels_in_ != check.count_channels(X) or not np.array_equal(
             self.classes_, classes
-        )
-        if not (same_net and same_data):
+        ):
             raise ValueError(
-                "warm_start=True needs the classes, the channels and the net's parameters of the "
-                f"fit before: classes {self.classes_.tolist()}, {self.n_channels_in_} channels"
+                "warm_start=True needs the classes and the channels of the fit before: "
+                f"classes {self.classes_.tolist()}, {self.n_channels_in_} channels"
             )
         return self.net_
+
+    def _check_same_net(self, what: str) -> None:
+        """Refuse to go on with a net that the parameters no longer describe."""
+        for name in ARCHITECTURE:
+            built, asked = getattr(self.net_, f"module__{name}"), getattr(self, name)
+            if not np.array_equal(built, asked):
+                raise ValueError(
+                    f"{what} goes on with the net that there is, which has {name}={built!r}, not "
+                    f"{asked!r}"
+                )
 
     def _start(self, X, rows, classes, frequencies, class_weight) -> None:
         """Set the attributes that training needs, with a net that has not been trained."""
@@ -97,7 +133,18 @@ class TrainingMixin:
         self.mean_ = self.net_.mean = before.mean
         self.scale_ = self.net_.scale = before.scale
         self.net_.module_.load_state_dict(before.module_.state_dict())
-        self.net_.history = before.history
+        self.net_.history = copy.copy(before.history)
+
+    def _take_over_settings(self) -> None:
+        """Train the net that there is as the parameters say now."""
+        net = self.net_
+        criterion = Criterion(self.loss, self.loss_params or {}, self.class_weight_)
+        net.batch_size, net.criterion_ = self.batch_size, criterion.to(net.device)
+        net.arithmetic = choose_arithmetic(self.device_, self.precision)
+        set_layout(net.module_, net.arithmetic)
+        self.precision_ = net.arithmetic.precision
+        for group in net.optimizer_.param_groups:
+            group["weight_decay"] = self.weight_decay
 
     def _build_net(self) -> SegmentationNet:
         net = make_net(
