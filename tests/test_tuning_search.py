@@ -124,7 +124,7 @@ def test_study_keeps_the_seed_that_it_was_begun_with(steps, tmp_path):
     assert levels(resumed) == levels(search(cv=folds).fit(*steps))
 
 
-@pytest.mark.parametrize("other", ["images", "masks", "folds", "aims"])
+@pytest.mark.parametrize("other", ["images", "masks", "folds", "aims", "aim", "settings"])
 def test_study_of_something_else_is_refused(steps, tmp_path, other):
     X, y = steps
     stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
@@ -134,9 +134,24 @@ def test_study_of_something_else_is_refused(steps, tmp_path, other):
         "masks": lambda: search(**stored).fit(X, 1 - y),
         "folds": lambda: search(**stored, cv=3).fit(X, y),
         "aims": lambda: search(**stored, scoring=("mean_iou", "n_parameters")).fit(X, y),
+        "aim": lambda: search(**stored, scoring="pixel_accuracy").fit(X, y),
+        "settings": lambda: search(**stored, estimator=Guess(size=2)).fit(X, y),
     }
     with pytest.raises(ValueError, match="give another study_name"):
         changed[other]()
+
+
+def test_study_goes_on_with_other_threads_and_another_seed(terrain, fast, tmp_path):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "threads"}
+    space = {"learning_rate": FloatDistribution(1e-3, 1e-2)}
+    for n_trials, more in ((1, {"n_threads": 1}), (2, {"n_threads": 2, "random_state": 5})):
+        segmenter = MarsSegmenter(**{**fast, "max_epochs": 1, **more})
+        fitted = search(space, segmenter, n_trials=n_trials, refit=False, **stored).fit(X, y)
+        assert len(fitted.study_.trials) == n_trials
+    segmenter.set_params(max_epochs=2)
+    with pytest.raises(ValueError, match="made with max_epochs 1, not 2"):
+        search(space, segmenter, **stored).fit(X, y)
 
 
 def test_broken_trials_are_recorded_and_the_search_goes_on(steps):
@@ -325,7 +340,17 @@ def test_second_phase_does_not_move_the_steps_of_later_folds(
     space = {"freeze": CategoricalDistribution([None, "encoder"])}
     fitted = search(space, segmenter, n_trials=6, pruner=optuna.pruners.NopPruner()).fit(X, y)
     steps = {row.params["freeze"]: list(row.intermediate_values) for row in fitted.study_.trials}
-    assert steps == {None: [0, 1, length, length + 1], "encoder": list(range(2 * length))}
+    # A fold without a second phase also ends at the last step.
+    single = sorted({0, 1, length - 1, length, length + 1, 2 * length - 1})
+    assert steps == {None: single, "encoder": list(range(2 * length))}
+
+
+def test_without_images_to_validate_on_trials_are_pruned_between_folds(terrain, fast):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    segmenter = MarsSegmenter(**fast, validation_fraction=None, n_threads=1)
+    space = {"learning_rate": CategoricalDistribution([1e-2, 1e-9])}
+    fitted = search(space, segmenter, n_trials=9, cv=3, pruner="median").fit(X, y)
+    assert set(fitted.cv_results_["state"]) == {"COMPLETE", "PRUNED"}
 
 
 def test_without_epochs_to_watch_trials_are_pruned_between_folds(steps):

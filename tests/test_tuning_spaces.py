@@ -131,6 +131,25 @@ def test_fixed_parameters_stay_as_they_are(study):
         default_space(estimator, fixed=["depth"])
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"scheduler_params": {"warmup": 0.1}},
+        {"loss": "focal", "loss_params": {"gamma": 1.5}},
+        {"loss_params": None},
+        {"loss": lambda logits, target: logits.mean(), "class_weight": None},
+    ],
+)
+def test_every_trial_fits_what_is_fixed(study, params):
+    fixed = [name for name in params if name not in ("loss_params", "class_weight")]
+    fixed += ["loss_params"] if "loss_params" in params else []
+    segmenter = MarsSegmenter(**params)
+    space = default_space(segmenter, fixed=fixed)
+    for chosen in draw(study, space, 40):
+        assert not set(fixed) & set(chosen)
+        check_together(clone(segmenter).set_params(**chosen).get_params(), weighted=False)
+
+
 def test_augmenter_of_the_estimator_keeps_what_is_fixed(study):
     augmenter = Augmenter(brightness=0.123, crop_scale=0.9, random_state=5)
     segmenter = MarsSegmenter(augmentation=augmenter)

@@ -88,6 +88,8 @@ def open_study(storage, *, sampler="random", name="levels"):
         pruner=None,
         seed=0,
         data="",
+        aims=["level"],
+        settings={},
     )
     return spec.open()
 

@@ -26,6 +26,7 @@ from skmars.tuning.studies import (
     StudySpec,
     fingerprint,
     quiet_optuna,
+    settings_of,
     temporary_journal,
 )
 from skmars.tuning.workers import search_here, search_with_workers
@@ -271,6 +272,8 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             pruner=self.pruner if len(aims) == 1 else None,
             seed=seed,
             data=fingerprint(X, y, folds),
+            aims=[aim.name for aim in aims],
+            settings=settings_of(self.estimator),
         )
         return evaluation, spec
 

@@ -1,4 +1,4 @@
-"""What to search: distributions of parameters, and the space of everything the net can be."""
+"""What to search: distributions of parameters, and the space of what the report tried."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -178,6 +178,10 @@ class _Chooser:
         """Whether a parameter is fixed."""
         return self.prefix + name in self.fixed
 
+    def fixed_value(self, name: str) -> Any:
+        """Value of a parameter that is fixed; None for others."""
+        return self.fixed.get(self.prefix + name)
+
     def set(self, name: str, value: Any) -> None:
         """Set a parameter that is not fixed."""
         if not self.has(name):
@@ -211,24 +215,33 @@ def _choose_net(choose: _Chooser) -> None:
 
 
 def _choose_loss(choose: _Chooser) -> None:
-    loss = choose.one_of("loss", "cross_entropy", "focal", "dice", "focal+dice", "focal+boundary")
-    if not choose.has("loss_params"):
-        terms = loss.split("+") if isinstance(loss, str) else []
-        params = {}
-        if "focal" in terms:
-            params["gamma"] = choose.hidden_number("loss_params.gamma", 0.5, 4.0)
-        for term in terms[1:]:
-            name = f"{term}_weight"
-            params[name] = choose.hidden_number(f"loss_params.{name}", 0.1, 2.0)
-        choose.set("loss_params", params or None)
+    # Parameters that are fixed belong to the loss that there is.
+    if not choose.fixed_value("loss_params"):
+        losses = ("cross_entropy", "focal", "dice", "focal+dice", "focal+boundary")
+        loss = choose.one_of("loss", *losses)
+        if callable(loss):
+            return
+        if not choose.has("loss_params"):
+            _choose_loss_params(choose, loss.split("+"))
     if choose.one_of("class_weight", None, "balanced", "sqrt") is not None:
         choose.number("max_class_weight", 1.5, 20.0, log=True)
+
+
+def _choose_loss_params(choose: _Chooser, terms: list[str]) -> None:
+    params = {}
+    if "focal" in terms:
+        params["gamma"] = choose.hidden_number("loss_params.gamma", 0.5, 4.0)
+    for term in terms[1:]:
+        name = f"{term}_weight"
+        params[name] = choose.hidden_number(f"loss_params.{name}", 0.1, 2.0)
+    choose.set("loss_params", params or None)
 
 
 def _choose_training(choose: _Chooser) -> None:
     choose.number("learning_rate", 3e-4, 1e-2, log=True)
     choose.number("weight_decay", 1e-4, 1e-1, log=True)
-    choose.one_of("scheduler", "cosine", "plateau")
+    if not choose.fixed_value("scheduler_params"):
+        choose.one_of("scheduler", "cosine", "plateau")
     if choose.one_of("freeze", None, "encoder", "encoder+bottleneck") is not None:
         choose.number("fine_tune_learning_rate", 3e-5, 1e-3, log=True)
 

@@ -6,22 +6,31 @@ import copy
 import functools
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from sklearn.base import BaseEstimator
 
 from skmars.tuning.sampling import SeededSampler
 from skmars.tuning.storages import StorageLike, exclusively, open_storage
 from skmars.tuning.worker import own_folder
 
-__all__ = ["PRUNERS", "SAMPLERS", "StudySpec", "fingerprint", "quiet_optuna", "temporary_journal"]
+__all__ = [
+    "PRUNERS",
+    "SAMPLERS",
+    "StudySpec",
+    "fingerprint",
+    "quiet_optuna",
+    "settings_of",
+    "temporary_journal",
+]
 
 
 def _make_tpe(seed: int) -> BaseSampler:
@@ -43,7 +52,13 @@ PRUNERS: dict[str, Callable[[], BasePruner]] = {
 }
 
 # Names of user attributes of a study.
-SEED, DATA = "seed", "data"
+SEED, DATA, AIMS, SETTINGS = "seed", "data", "aims", "settings"
+
+# Parameters that machines and users differ in, with scores that can be compared all the same.
+OF_NO_MATTER = frozenset(
+    {"callbacks", "compile", "device", "n_jobs", "n_threads", "precision", "random_state"}
+    | {"steps", "memory", "verbose"}
+)
 
 
 @contextlib.contextmanager
@@ -68,6 +83,8 @@ class StudySpec:
     pruner: str | BasePruner | None
     seed: int
     data: str
+    aims: Sequence[str]
+    settings: Mapping[str, str]
 
     def open(self, *, n_workers: int = 1) -> optuna.Study:
         """Make the study, or go on with the one of this name.
@@ -75,7 +92,7 @@ class StudySpec:
         Raises
         ------
         ValueError
-            If there is one of this name for other data or other aims.
+            If there is one of this name for other data, aims or settings.
         """
         storage = open_storage(self.storage, n_workers=n_workers)
         pruner = self.pruner
@@ -92,6 +109,8 @@ class StudySpec:
             )
             if SEED not in study.user_attrs:
                 study.set_user_attr(DATA, self.data)
+                study.set_user_attr(AIMS, list(self.aims))
+                study.set_user_attr(SETTINGS, dict(self.settings))
                 study.set_user_attr(SEED, self.seed)
             return study
 
@@ -115,11 +134,43 @@ def _check_same(study: optuna.Study, spec: StudySpec) -> None:
             f"the study {study.study_name!r} has other aims, with directions {directions}: "
             "give another study_name"
         )
+    aims = study.user_attrs.get(AIMS, list(spec.aims))
+    if aims != list(spec.aims):
+        raise ValueError(
+            f"the study {study.study_name!r} has the aims {aims}, not {list(spec.aims)}: give "
+            "another study_name"
+        )
     if study.user_attrs.get(DATA) != spec.data:
         raise ValueError(
             f"the study {study.study_name!r} was made with other images, masks or folds, so that "
             "its scores cannot be compared: give another study_name"
         )
+    before = study.user_attrs.get(SETTINGS, spec.settings)
+    for name in sorted({*before, *spec.settings}):
+        old, new = (settings.get(name, "missing") for settings in (before, spec.settings))
+        if old != new:
+            raise ValueError(
+                f"the study {study.study_name!r} was made with {name} {old}, not {new}, so that "
+                "its scores cannot be compared: give another study_name"
+            )
+
+
+def settings_of(estimator: BaseEstimator) -> dict[str, str]:
+    """Parameters of an estimator that its scores depend on, as text."""
+    return {
+        name: _as_text(value)
+        for name, value in estimator.get_params(deep=True).items()
+        if name.rpartition("__")[2] not in OF_NO_MATTER
+    }
+
+
+def _as_text(value: Any) -> str:
+    """What is the same in another process, unlike the addresses in some `repr`."""
+    if isinstance(value, BaseEstimator) or not isinstance(
+        value, bool | int | float | str | tuple | list | dict | np.generic | None
+    ):
+        return getattr(value, "__qualname__", type(value).__name__)
+    return repr(value)
 
 
 def fingerprint(X: np.ndarray, y: np.ndarray, folds) -> str:
