@@ -226,6 +226,8 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         scale: np.ndarray,
         mean: np.ndarray,
         rng: np.random.Generator,
+        *,
+        n_earlier: int = 0,
     ) -> "Augmentation":
         """Make the function that changes batches of a data set.
 
@@ -237,6 +239,9 @@ class Augmenter(ImageInputMixin, BaseEstimator):
             Standard deviation and mean of its images.
         rng : numpy.random.Generator
             Seeds the changes if `random_state` is None.
+        n_earlier : int, default=0
+            Epochs of earlier fits that this one goes on from, so that an integer `random_state`
+            does not make the same changes again.
 
         Returns
         -------
@@ -268,7 +273,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
             transforms.append(mix_rectangles(self.cutmix))
         if self.random_state is not None:
             rng = check.random_generator(self.random_state)
-        return Augmentation(transforms, seed=int(rng.integers(2**62)))
+        return Augmentation(transforms, seed=int(rng.integers(2**62)) + n_earlier)
 
     def _learn(self, X, y) -> tuple[np.ndarray, np.ndarray, SegmentationDataset]:
         """Check everything, and set the attributes that `fit` promises."""

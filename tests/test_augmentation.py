@@ -398,6 +398,19 @@ def test_partial_fit_augments_too(terrain, fast):
     assert plain.history_[0]["train_loss"] != changed.history_[0]["train_loss"]
 
 
+@pytest.mark.parametrize("augmenter", [None, Augmenter(**OFF, brightness=2.0, random_state=0)])
+def test_each_partial_fit_changes_an_image_anew(augmenter, terrain, fast):
+    X, y = terrain
+    params = {**fast, "learning_rate": 1e-12, "dropout": 0.0, "augmentation": augmenter}
+    fits = [MarsSegmenter(**params) for _ in range(2)]
+    for segmenter in fits:
+        for _ in range(3):
+            segmenter.partial_fit(X[:1], y[:1], classes=range(5))
+    first, again = ([round(row["train_loss"], 5) for row in one.history_] for one in fits)
+    assert first == again
+    assert len(set(first)) == (1 if augmenter is None else 3)
+
+
 def test_colour_images_of_one_row(fast):
     rng = np.random.default_rng(0)
     X = rng.integers(0, 255, (8, 1, 5, 3), dtype=np.uint8)

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from skmars import MarsSegmenter, make_pipeline
 from skmars.metrics import mean_iou_score
 from skmars.model_selection import SegmentationKFold
-from skmars.tuning import SegmenterSearchCV
+from skmars.tuning import SegmenterSearchCV, default_space
 
 
 class Guess(BaseEstimator):
@@ -152,6 +152,18 @@ def test_study_goes_on_with_other_threads_and_another_seed(terrain, fast, tmp_pa
     segmenter.set_params(max_epochs=2)
     with pytest.raises(ValueError, match="made with max_epochs 1, not 2"):
         search(space, segmenter, **stored).fit(X, y)
+
+
+def test_study_does_not_go_on_with_less_to_search(terrain, fast, tmp_path):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "spaces"}
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1, "fine_tune_epochs": 1, "n_threads": 1})
+    fixed = [["loss", "n_threads"], ["loss", "n_threads", "verbose"], ["depth"]]
+    spaces = [default_space(segmenter, fixed=names) for names in fixed]
+    for space in spaces[:2]:
+        search(space, segmenter, n_trials=1, refit=False, **stored).fit(X, y)
+    with pytest.raises(ValueError, match=r"made with fixed \['loss'\], not \['depth'\]"):
+        search(spaces[2], segmenter, n_trials=1, **stored).fit(X, y)
 
 
 def test_broken_trials_are_recorded_and_the_search_goes_on(steps):

@@ -172,7 +172,9 @@ class TrainingMixin:
         if self.compile is True:
             self.net_.use_compiler()
         augmenter = choose_augmenter(self.augmentation)
-        augment = augmenter and augmenter.prepare(train_set, self.scale_, self.mean_, rng)
+        augment = augmenter and augmenter.prepare(
+            train_set, self.scale_, self.mean_, rng, n_earlier=len(self.net_.history)
+        )
         self.best_epoch_ = train(
             self.net_,
             train_set,

@@ -273,7 +273,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             seed=seed,
             data=fingerprint(X, y, folds),
             aims=[aim.name for aim in aims],
-            settings=settings_of(self.estimator),
+            settings=settings_of(self.estimator, getattr(space, "fixed", ())),
         )
         return evaluation, spec
 

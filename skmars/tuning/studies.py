@@ -6,7 +6,7 @@ import copy
 import functools
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -155,13 +155,14 @@ def _check_same(study: optuna.Study, spec: StudySpec) -> None:
             )
 
 
-def settings_of(estimator: BaseEstimator) -> dict[str, str]:
-    """Parameters of an estimator that its scores depend on, as text."""
-    return {
+def settings_of(estimator: BaseEstimator, fixed: Iterable[str]) -> dict[str, str]:
+    """Parameters that scores depend on, as text, and names of those that are not searched."""
+    settings = {
         name: _as_text(value)
         for name, value in estimator.get_params(deep=True).items()
         if name.rpartition("__")[2] not in OF_NO_MATTER
     }
+    return {**settings, "fixed": repr(sorted(settings.keys() & set(fixed)))}
 
 
 def _as_text(value: Any) -> str:
