@@ -80,20 +80,6 @@ class DeeplySupervised(AttentionASPPUNet):
         return torch.cat(logits, dim=1)
 
 
-class LocalContrast(AttentionASPPUNet):
-    """The image, and beside it each pixel scaled by the 15x15 pixels around it."""
-
-    def __init__(self, in_channels: int, n_classes: int, **params):
-        super().__init__(2 * in_channels, n_classes, **params)
-        self.around = nn.AvgPool2d(15, 1, 7, count_include_pad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale and go on with both."""
-        centred = x - self.around(x)
-        deviation = self.around(centred**2).sqrt()
-        return super().forward(torch.cat([x, centred / (deviation + 0.1)], dim=1))
-
-
 class InstanceNorms(AttentionASPPUNet):
     """Half of the encoder's maps normalised in each image by itself (IBN-a, Pan et al. 2018)."""
 
@@ -120,9 +106,9 @@ class HalfInstanceNorm(nn.Module):
 class GrowingWindows(Augmenter):
     """Windows of half of the image's sides at first, and of three quarters at last."""
 
-    def prepare(self, dataset: SegmentationDataset, scale, mean, rng) -> Augmentation:
+    def prepare(self, dataset: SegmentationDataset, *args, **kwargs) -> Augmentation:
         """Put the windows before CutMix, as the defaults do."""
-        augmentation = super().prepare(dataset, scale, mean, rng)
+        augmentation = super().prepare(dataset, *args, **kwargs)
         n_steps = MANY_EPOCHS * -(-len(dataset) // BATCH_SIZE)
         augmentation.transforms = [*augmentation.transforms, Growing(n_steps), mix_rectangles(0.5)]
         return augmentation
@@ -146,10 +132,8 @@ class Growing:
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "label smoothing": {"loss": "smoothed"},
     "deep supervision": {"loss": "levelwise", "net": DeeplySupervised},
-    "local contrast beside the image": {"net": LocalContrast},
     "instance normalisation of half of the encoder": {"net": InstanceNorms},
     "growing windows": {"augmentation": GrowingWindows(**LIGHT)},
-    "CutMix in all images": {"augmentation": Augmenter(**LIGHT, random_crop=0.75, cutmix=1.0)},
 }
 
 
