@@ -15,17 +15,18 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skmars import Ensemble, MarsSegmenter
 from skmars.inspection import (
     AttentionDisplay,
+    ConfusionDisplay,
     HeatMapDisplay,
     MaskDisplay,
     ReliabilityDisplay,
     UncertaintyDisplay,
-    confusion_display,
     write_report,
 )
 from skmars.metrics import expected_calibration_error, iou_per_class, mean_iou_score
@@ -101,6 +102,8 @@ class TestHeatMaps:
         p = fitted.predict_proba(X[:2])
         expected = -(p * np.log(p)).sum(axis=1) / np.log(p.shape[1])
         np.testing.assert_allclose(shown(display.axes_[1, 1]), expected[1], atol=1e-5)
+        again = UncertaintyDisplay.from_predictions(X[:2], p)
+        np.testing.assert_allclose(shown(again.axes_[1, 1]), shown(display.axes_[1, 1]))
 
     def test_uncertainty_of_an_ensemble_has_two_kinds(self, terrain, fast):
         X, y = terrain
@@ -141,10 +144,36 @@ class TestHeatMaps:
             AttentionDisplay.from_estimator(segmenter, terrain[0][:1])
 
 
-def test_confusion_shows_shares_of_each_true_class():
-    display = confusion_display([[3, 1], [0, 0]], ["soil", "sand"])
-    np.testing.assert_allclose(display.confusion_matrix, [[0.75, 0.25], [0, 0]])
-    assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["soil", "sand"]
+class TestConfusion:
+    def test_shows_shares_of_each_true_class(self):
+        display = ConfusionDisplay([[3, 1], [0, 0]], ["soil", "sand"]).plot()
+        np.testing.assert_allclose(display.shares_, [[0.75, 0.25], [0, 0]])
+        np.testing.assert_allclose(shown(display.ax_), display.shares_)
+        assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["soil", "sand"]
+
+    @pytest.mark.parametrize("in_pipeline", [False, True])
+    def test_is_that_of_scikit_learn(self, in_pipeline, fitted, terrain):
+        X, y = terrain
+        estimator = make_pipeline(FunctionTransformer(), fitted) if in_pipeline else fitted
+        ax = plt.subplots()[1]
+        display = ConfusionDisplay.from_estimator(estimator, X, y, ax=ax)
+        predicted, labelled = fitted.predict(X), y != 0
+        expected = confusion_matrix(y[labelled], predicted[labelled], normalize="true")
+        np.testing.assert_allclose(display.shares_, expected)
+        assert display.ax_ is ax
+        assert display.figure_ is ax.figure
+        assert [text.get_text() for text in ax.get_yticklabels()] == ["1", "2", "3", "4"]
+
+    def test_of_masks_of_different_sizes(self):
+        y_true = [np.array([[0, 1, 9]]), np.array([[1], [1]])]
+        y_pred = [np.array([[0, 0, 1]]), np.array([[1], [0]])]
+        how = {"labels": [0, 1], "ignore_label": 9, "target_names": ["a", "b"]}
+        display = ConfusionDisplay.from_predictions(y_true, y_pred, **how)
+        np.testing.assert_allclose(display.shares_, [[1, 0], [2 / 3, 1 / 3]])
+
+    def test_needs_a_name_for_each_class(self):
+        with pytest.raises(ValueError, match=r"\(2, 2\) and 3 target_names"):
+            ConfusionDisplay(np.eye(2), ["a", "b", "c"]).plot()
 
 
 class TestReport:

@@ -19,6 +19,7 @@ PUBLIC = {
     },
     "skmars.inspection": {
         "AttentionDisplay",
+        "ConfusionDisplay",
         "HeatMapDisplay",
         "LearningCurveDisplay",
         "MaskDisplay",
@@ -28,7 +29,6 @@ PUBLIC = {
         "StudyDisplay",
         "UncertaintyDisplay",
         "class_names",
-        "confusion_display",
         "iou_table",
         "write_report",
     },

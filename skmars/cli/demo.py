@@ -16,14 +16,14 @@ import numpy as np
 from skmars.datasets import load_an2dl, make_terrain
 from skmars.datasets._an2dl import TARGET_NAMES
 from skmars.inspection import (
+    ConfusionDisplay,
     LearningCurveDisplay,
     MaskDisplay,
     class_names,
-    confusion_display,
     iou_table,
 )
 from skmars.inspection._figures import require_matplotlib
-from skmars.metrics import confusion_counts, iou_per_class
+from skmars.metrics import iou_per_class
 from skmars.model_selection import class_counts, holdout_split
 from skmars.segmenter import MarsSegmenter
 
@@ -292,11 +292,14 @@ def _draw(
     _write(masks.figure_, folder / "masks.png")
     _write(LearningCurveDisplay.from_estimator(segmenter).figure_, folder / "learning_curves.png")
 
-    counts = confusion_counts(
-        parts.y_test, predicted, labels=labels, ignore_label=segmenter.ignore_label
+    confusion = ConfusionDisplay.from_predictions(
+        parts.y_test,
+        predicted,
+        labels=labels,
+        ignore_label=segmenter.ignore_label,
+        target_names=class_names(labels, parts.target_names),
     )
-    names = class_names(labels, parts.target_names)
-    _write(confusion_display(counts, names).figure_, folder / "confusion_matrix.png")
+    _write(confusion.figure_, folder / "confusion_matrix.png")
 
 
 def _varied_images(counts: np.ndarray, groups: np.ndarray | None, n: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Results to look at: masks, learning curves, reliability, outliers, studies, whole reports."""
 
-from skmars.inspection._confusion import confusion_display
+from skmars.inspection._confusion import ConfusionDisplay
 from skmars.inspection._curves import LearningCurveDisplay
 from skmars.inspection._heat_maps import AttentionDisplay, HeatMapDisplay, UncertaintyDisplay
 from skmars.inspection._masks import MaskDisplay
@@ -12,6 +12,7 @@ from skmars.inspection._tables import class_names, iou_table
 
 __all__ = [
     "AttentionDisplay",
+    "ConfusionDisplay",
     "HeatMapDisplay",
     "LearningCurveDisplay",
     "MaskDisplay",
@@ -21,7 +22,6 @@ __all__ = [
     "StudyDisplay",
     "UncertaintyDisplay",
     "class_names",
-    "confusion_display",
     "iou_table",
     "write_report",
 ]

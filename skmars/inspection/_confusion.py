@@ -1,52 +1,144 @@
 """The confusion matrix as a picture."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from skmars._fitted import fitted_attribute
 from skmars.inspection._figures import require_matplotlib
+from skmars.metrics import confusion_counts
 
 
-def confusion_display(counts, names: Sequence[str], *, ax=None) -> ConfusionMatrixDisplay:
-    """Plot the share of each true class that was predicted as each class.
+class ConfusionDisplay:
+    """Share of each true class that was predicted as each class.
+
+    It is recommended to use :meth:`from_estimator` or :meth:`from_predictions`.
 
     Parameters
     ----------
     counts : array-like of shape (K, K)
-        As `skmars.metrics.confusion_counts` gives them.
-    names : sequence of str
+        Pixels by true class (rows) and predicted class (columns), as
+        `skmars.metrics.confusion_counts` gives them.
+    target_names : sequence of K str
         Names of the classes.
-    ax : matplotlib Axes, default=None
-        By default those of a new figure.
 
-    Returns
-    -------
-    display : sklearn.metrics.ConfusionMatrixDisplay
+    Attributes
+    ----------
+    shares_ : ndarray of shape (K, K)
+        What is drawn; a row sums to 1, or to 0 if no pixel has its class.
+    ax_ : matplotlib Axes
+        Axes with the matrix.
+    figure_ : matplotlib Figure
+        Figure with the matrix.
 
     Examples
     --------
     >>> import matplotlib
     >>> matplotlib.use("agg")
-    >>> from skmars.inspection import confusion_display
-    >>> confusion_display([[3, 1], [0, 4]], ["soil", "sand"]).text_[0, 0].get_text()
-    '0.75'
+    >>> from skmars.inspection import ConfusionDisplay
+    >>> ConfusionDisplay([[3, 1], [0, 4]], ["soil", "sand"]).plot().shares_
+    array([[0.75, 0.25],
+           [0.  , 1.  ]])
     """
-    require_matplotlib("confusion_display")
-    import matplotlib.pyplot as plt
 
-    counts = np.asarray(counts)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    if ax is None:
-        side = 2.0 + 0.7 * len(names)
-        ax = plt.subplots(figsize=(side, side), layout="constrained")[1]
-    display = ConfusionMatrixDisplay(shares, display_labels=names).plot(
-        ax=ax,
-        cmap="Blues",
-        values_format=".2f",
-        colorbar=False,
-        xticks_rotation="horizontal" if len(names) < 7 else "vertical",
-        im_kw={"vmin": 0, "vmax": 1},
-    )
-    ax.set_title("share of each true class", fontsize="medium")
-    return display
+    def __init__(self, counts, target_names):
+        self.counts = counts
+        self.target_names = target_names
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, target_names=None, ax=None):
+        """Predict masks and plot them against the true ones.
+
+        Parameters
+        ----------
+        estimator : estimator instance
+            Fitted. Pixels of its `ignore_label` are left out.
+        X : array-like of shape (n, H, W) or (n, H, W, C), or list of arrays of any sizes
+            Images.
+        y : array-like of shape (n, H, W), or list of (H, W) arrays
+            True masks.
+        target_names : sequence of K str, default=None
+            Names of the estimator's classes; by default their labels.
+        ax : matplotlib Axes, default=None
+            By default those of a new figure.
+
+        Returns
+        -------
+        display : ConfusionDisplay
+        """
+        return cls.from_predictions(
+            y,
+            estimator.predict(X),
+            labels=fitted_attribute(estimator, "classes_"),
+            ignore_label=fitted_attribute(estimator, "ignore_label"),
+            target_names=target_names,
+            ax=ax,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls, y_true, y_pred, *, labels, ignore_label=None, target_names=None, ax=None
+    ):
+        """Plot masks that are there already.
+
+        Parameters
+        ----------
+        y_true, y_pred : int array of shape (n, H, W), or list of (H, W) arrays
+            True and predicted masks.
+        labels : array-like of shape (K,)
+            Label of each class.
+        ignore_label : int or None, default=None
+            Pixels with this true label are left out.
+        target_names : sequence of K str, default=None
+            Names of the classes; by default their labels.
+        ax : matplotlib Axes, default=None
+            By default those of a new figure.
+
+        Returns
+        -------
+        display : ConfusionDisplay
+        """
+        require_matplotlib(f"{cls.__name__}.from_predictions")
+        counts = confusion_counts(y_true, y_pred, labels=labels, ignore_label=ignore_label)
+        names = [str(label) for label in labels] if target_names is None else target_names
+        return cls(counts, names).plot(ax=ax)
+
+    def plot(self, ax=None, *, cmap="Blues"):
+        """Draw the matrix.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            By default those of a new figure.
+        cmap : str, default="Blues"
+            Matplotlib's name of the colours.
+
+        Returns
+        -------
+        display : ConfusionDisplay
+
+        Raises
+        ------
+        ValueError
+            If there is not one name for each class.
+        """
+        require_matplotlib("ConfusionDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        counts, names = np.asarray(self.counts), list(self.target_names)
+        if counts.shape != (len(names), len(names)):
+            raise ValueError(f"got counts of shape {counts.shape} and {len(names)} target_names")
+        self.shares_ = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        if ax is None:
+            side = 2.0 + 0.7 * len(names)
+            ax = plt.subplots(figsize=(side, side), layout="constrained")[1]
+        display = ConfusionMatrixDisplay(self.shares_, display_labels=names).plot(
+            ax=ax,
+            cmap=cmap,
+            values_format=".2f",
+            colorbar=False,
+            xticks_rotation="horizontal" if len(names) < 7 else "vertical",
+            im_kw={"vmin": 0, "vmax": 1},
+        )
+        ax.set_title("share of each true class", fontsize="medium")
+        self.ax_, self.figure_ = display.ax_, display.figure_
+        return self

@@ -142,6 +142,28 @@ class UncertaintyDisplay(HeatMapDisplay):
         require_matplotlib(f"{cls.__name__}.from_estimator")
         return cls(X, uncertainty_maps(estimator, X)).plot(ax=ax, **kwargs)
 
+    @classmethod
+    def from_predictions(cls, X, probabilities, *, ax=None, **kwargs):
+        """Plot the entropy of probabilities that are there already.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C), or list of arrays of any sizes
+            Images.
+        probabilities : array of shape (n, K, H, W), or list of (K, H, W) arrays
+            As `predict_proba` gives them.
+        ax : matplotlib Axes or array of Axes, default=None
+            See :meth:`plot`.
+        **kwargs
+            Further arguments of :meth:`plot`.
+
+        Returns
+        -------
+        display : UncertaintyDisplay
+        """
+        require_matplotlib(f"{cls.__name__}.from_predictions")
+        return cls(X, {"entropy": _entropies(probabilities)}).plot(ax=ax, **kwargs)
+
 
 class AttentionDisplay(HeatMapDisplay):
     """Images beside what the attention gates let through of each level's skip connection.
@@ -210,7 +232,11 @@ def uncertainty_maps(estimator, X) -> dict[str, list[np.ndarray]]:
     if hasattr(estimator, "predict_uncertainty"):
         kinds = ("entropy", "disagreement")
         return {kind: list(estimator.predict_uncertainty(X, kind=kind)) for kind in kinds}
-    return {"entropy": [predictive_entropy(p) for p in estimator.predict_proba(X)]}
+    return {"entropy": _entropies(estimator.predict_proba(X))}
+
+
+def _entropies(probabilities) -> list[np.ndarray]:
+    return [predictive_entropy(values) for values in probabilities]
 
 
 def attention_maps(segmenter, X) -> dict[str, list[np.ndarray]]:

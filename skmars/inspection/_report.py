@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmars import __version__
 from skmars._files import replacing
 from skmars._fitted import fitted_attribute
-from skmars.inspection._confusion import confusion_display
+from skmars.inspection._confusion import ConfusionDisplay
 from skmars.inspection._curves import LearningCurveDisplay
 from skmars.inspection._figures import require_matplotlib
 from skmars.inspection._heat_maps import uncertainty_maps
@@ -145,7 +145,7 @@ def _figures(estimator, X, y, predicted, counts, names, ignored) -> Iterator[tup
         best_epoch = fitted_attribute(estimator, "best_epoch_")
         display = LearningCurveDisplay.from_history(history, best_epoch=best_epoch)
         yield "Training", display.figure_
-    yield "Confusion matrix", confusion_display(counts, names).figure_
+    yield "Confusion matrix", ConfusionDisplay(counts, names).plot().figure_
     if not hasattr(estimator, "predict_proba"):
         return
     reliability = ReliabilityDisplay.from_estimator(estimator, X, y)
