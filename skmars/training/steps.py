@@ -88,12 +88,11 @@ class TrainingMixin:
     def _unchanged_by_errors(self) -> Iterator[None]:
         """Leave all attributes as they were if something goes wrong."""
         before = dict(vars(self))
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(vars(self).update, before)
+            undo.callback(vars(self).clear)
             yield
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+            undo.pop_all()
 
     def _earlier_net(self, X, classes) -> SegmentationNet | None:
         """The net to go on from, if it fits what it is to be trained on now."""
