@@ -709,7 +709,7 @@ class TestErrors:
             ("--trials 0", "n_trials"),
             ("--workers 0", "n_workers"),
             ("--scoring beauty", "beauty"),
-            ("--scoring n_parameters,mean_iou", "first aim"),
+            ("--scoring n_parameters,mean_iou", "first objective"),
             ("--sampler luck", "sampler"),
             ("--pruner shears", "pruner"),
             ("--depth 9", "depth"),

@@ -40,18 +40,18 @@ def choose(trial):
     return np.log10(rate)
 
 
-def make_study(n_trials, *, aims=1, spoil=True):
+def make_study(n_trials, *, objectives=1, spoil=True):
     """A study of which, if spoilt, every fifth trial is pruned and every seventh has failed."""
-    directions = ["maximize", "minimize", "minimize"][:aims]
+    directions = ["maximize", "minimize", "minimize"][:objectives]
     study = optuna.create_study(directions=directions, sampler=RandomSampler(seed=0))
 
     def objective(trial):
         value = choose(trial)
         if spoil and trial.number % 7 == 3:
             raise ValueError("broken")
-        if spoil and trial.number % 5 == 4 and aims == 1:
+        if spoil and trial.number % 5 == 4 and objectives == 1:
             raise optuna.TrialPruned
-        return value if aims == 1 else [value, *(10 ** (2 + value),) * (aims - 1)]
+        return value if objectives == 1 else [value, *(10 ** (2 + value),) * (objectives - 1)]
 
     study.optimize(objective, n_trials=n_trials, catch=(ValueError,))
     return study
@@ -67,7 +67,7 @@ def labels(axes):
 
 def test_panels_of_a_study_with_pruned_and_failed_trials():
     study = make_study(30)
-    display = StudyDisplay.from_study(study, aim_names=["mean_iou"])
+    display = StudyDisplay.from_study(study, objective_names=["mean_iou"])
     assert display.study is study
     assert list(display.figures_) == ["history", "importances", "slices", "timeline"]
     assert all(
@@ -141,11 +141,11 @@ def test_no_label_overlaps_another():
             assert not box.count_overlaps(boxes[:i]), shown[i]
 
 
-@pytest.mark.parametrize("aims", [2, 3])
-def test_several_aims(aims):
-    study = make_study(30, aims=aims)
-    names = ["mean_iou", "n_parameters", "seconds"][:aims]
-    display = StudyDisplay.from_study(study, aim_names=names, aim=1)
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_several_objectives(objectives):
+    study = make_study(30, objectives=objectives)
+    names = ["mean_iou", "n_parameters", "seconds"][:objectives]
+    display = StudyDisplay.from_study(study, objective_names=names, objective=1)
     assert list(display.figures_) == ["history", "importances", "slices", "timeline", "front"]
     assert display.axes_["history"][0].get_ylabel() == "n_parameters"
     (front,) = display.axes_["front"]
@@ -165,13 +165,13 @@ def test_front_is_drawn():
     assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "linear")
 
 
-def test_importance_of_each_aim_is_that_for_its_direction():
-    study = make_study(60, aims=2, spoil=False)
-    for aim in (0, 1):
-        display = StudyDisplay(study).plot(["importances"], aim=aim)
+def test_importance_of_each_objective_is_that_for_its_direction():
+    study = make_study(60, objectives=2, spoil=False)
+    for objective in (0, 1):
+        display = StudyDisplay(study).plot(["importances"], objective=objective)
         (ax,) = display.axes_["importances"]
         assert ax.get_yticklabels()[-1].get_text() == "segment__learning_rate"
-        assert ax.get_title() == f"Importance for value {aim}"
+        assert ax.get_title() == f"Importance for value {objective}"
 
 
 @pytest.mark.parametrize("n_trials", [0, 1, 2, 3])
@@ -227,10 +227,10 @@ def test_a_search(terrain, fast):
         StudyDisplay.from_search(search)
     display = StudyDisplay.from_search(search.fit(X, y))
     assert display.study is search.study_
-    assert display.aim_names == ["score"]
+    assert display.objective_names == ["score"]
     search.set_params(scoring=["mean_iou", "n_parameters"], refit=False, n_trials=2).fit(X, y)
     display = StudyDisplay.from_search(search, panels=["front"])
-    assert display.aim_names == ["mean_iou", "n_parameters"]
+    assert display.objective_names == ["mean_iou", "n_parameters"]
 
 
 def test_leaves_style_and_logging_alone_and_warns_of_nothing(capfd):
@@ -261,9 +261,9 @@ def test_names_of_the_study():
     [
         ({"panels": ["front"]}, "panels must be of .* got 'front'"),
         ({"panels": ["histogram"]}, "got 'histogram'"),
-        ({"aim": 1}, "aim must be one of 0 to 0, got 1"),
-        ({"aim_names": ["a", "b"]}, "aim_names must be 1 names"),
-        ({"aim_names": "a"}, "aim_names must be 1 names"),
+        ({"objective": 1}, "objective must be one of 0 to 0, got 1"),
+        ({"objective_names": ["a", "b"]}, "objective_names must be 1 names"),
+        ({"objective_names": "a"}, "objective_names must be 1 names"),
     ],
 )
 def test_bad_input(params, message):

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
 from skmars import MarsSegmenter, make_pipeline
-from skmars.metrics import mean_iou_score
+from skmars.metrics import class_iou_scorer, mean_iou_score, mean_iou_scorer
 from skmars.model_selection import SegmentationKFold
 from skmars.tuning import SegmenterSearchCV, default_space
 
@@ -124,7 +125,9 @@ def test_study_keeps_the_seed_that_it_was_begun_with(steps, tmp_path):
     assert levels(resumed) == levels(search(cv=folds).fit(*steps))
 
 
-@pytest.mark.parametrize("other", ["images", "masks", "folds", "aims", "aim", "settings"])
+@pytest.mark.parametrize(
+    "other", ["images", "masks", "folds", "objectives", "objective", "settings"]
+)
 def test_study_of_something_else_is_refused(steps, tmp_path, other):
     X, y = steps
     stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
@@ -133,8 +136,8 @@ def test_study_of_something_else_is_refused(steps, tmp_path, other):
         "images": lambda: search(**stored).fit(255 - X, y),
         "masks": lambda: search(**stored).fit(X, 1 - y),
         "folds": lambda: search(**stored, cv=3).fit(X, y),
-        "aims": lambda: search(**stored, scoring=("mean_iou", "n_parameters")).fit(X, y),
-        "aim": lambda: search(**stored, scoring="pixel_accuracy").fit(X, y),
+        "objectives": lambda: search(**stored, scoring=("mean_iou", "n_parameters")).fit(X, y),
+        "objective": lambda: search(**stored, scoring="pixel_accuracy").fit(X, y),
         "settings": lambda: search(**stored, estimator=Guess(size=2)).fit(X, y),
     }
     with pytest.raises(ValueError, match="give another study_name"):
@@ -305,9 +308,9 @@ def test_without_refit_there_is_nothing_to_predict_with(steps):
         ({"n_trials": None}, "no end"),
         ({"timeout": -1}, "timeout"),
         ({"scoring": "beauty"}, "beauty"),
-        ({"scoring": ("mean_iou", "iou_1", "n_parameters")}, "one aim or two"),
-        ({"scoring": ("n_parameters", "mean_iou")}, "first aim"),
-        ({"scoring": ("mean_iou", "mean_iou")}, "twice"),
+        ({"scoring": ("mean_iou", "iou_1", "n_parameters")}, "one objective or two"),
+        ({"scoring": ("n_parameters", "mean_iou")}, "first objective"),
+        ({"scoring": ("mean_iou", "mean_iou")}, "two objectives of one name"),
         ({"sampler": "luck"}, "sampler"),
         ({"pruner": "shears"}, "pruner"),
         ({"n_workers": 0}, "n_workers"),
@@ -379,3 +382,103 @@ def test_default_space_over_a_pipeline(terrain, fast):
         fitted = search(None, make_pipeline(segment=segmenter), n_trials=3).fit(X, y)
     assert "segment__depth" in fitted.best_params_
     assert fitted.predict(X).shape == y.shape
+
+
+def test_study_without_an_integer_seed_goes_on(steps, tmp_path):
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    search(**stored, n_trials=2, random_state=None).fit(*steps)
+    resumed = search(**stored, n_trials=5, random_state=None).fit(*steps)
+    assert len(resumed.study_.trials) == 5
+
+
+def test_without_a_name_each_fit_begins_a_study(steps, tmp_path):
+    X, y = steps
+    inner = search(storage=f"journal://{tmp_path}/study.log", n_trials=2)
+    scores = cross_val_score(inner, X, y, cv=KFold(3), error_score="raise")
+    assert np.isfinite(scores).all()
+
+
+def test_trials_of_a_wider_space_keep_all_their_parameters(steps, tmp_path):
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    sizes = {"size": CategoricalDistribution([2, 3])}
+    before = search({**SPACE, **sizes}, **stored, n_trials=6).fit(*steps)
+    after = search(SPACE, **stored, n_trials=7).fit(*steps)
+    assert after.cv_results_["params"][:6] == before.cv_results_["params"]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        SPACE,
+        lambda trial: {"level": trial.suggest_float("level", 0, 200)},
+        lambda trial: {"level": trial.suggest_float("other", 0, 200)},
+    ],
+    ids=["dict", "less", "other"],
+)
+def test_study_of_another_function_is_refused(steps, tmp_path, space):
+    def both(trial):
+        size = trial.suggest_categorical("size", [1, 2])
+        return {"level": trial.suggest_float("level", 0, 200), "size": size}
+
+    # As the functions above are called.
+    both.__qualname__ = "<lambda>"
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    search(both, **stored, n_trials=2).fit(*steps)
+    with pytest.raises(ValueError, match="give another study_name"):
+        search(space, **stored, n_trials=3).fit(*steps)
+
+
+def test_results_show_what_a_function_made_of_its_trial(steps):
+    sizes = {"small": 1, "large": 9}
+
+    def space(trial):
+        if trial.number == 3:
+            raise optuna.TrialPruned
+        size = trial.suggest_categorical("size", [*sizes, "none"])
+        return {"level": 10.0 * trial.number, "size": sizes[size]}
+
+    fitted = search(space, n_trials=12).fit(*steps)
+    results = fitted.cv_results_
+    assert {"COMPLETE", "FAIL", "PRUNED"} == set(results["state"])
+    for number, state in enumerate(results["state"]):
+        if state == "COMPLETE":
+            assert results["params"][number]["level"] == 10.0 * number
+            assert results["params"][number]["size"] in sizes.values()
+    assert fitted.best_estimator_.level == 10.0 * fitted.best_index_
+
+
+def test_objectives_are_told_apart_by_their_scorers(steps, tmp_path):
+    X, y = steps
+    pair = (mean_iou_scorer, class_iou_scorer(1))
+    fitted = search(scoring=pair, n_trials=3).fit(X, y)
+    assert {"mean_test_mean_iou", "mean_test_iou_1"} <= set(fitted.cv_results_)
+    own = search(scoring=(make_scorer(mean_iou_score), None), n_trials=3).fit(X, y)
+    assert "mean_test_score" in own.cv_results_
+    with pytest.raises(ValueError, match="one name"):
+        search(scoring=(mean_iou_scorer, "mean_iou")).fit(X, y)
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    search(**stored, scoring=class_iou_scorer(1)).fit(X, y)
+    with pytest.raises(ValueError, match="objectives"):
+        search(**stored, scoring=class_iou_scorer(0)).fit(X, y)
+
+
+def test_a_later_fit_leaves_nothing_of_an_earlier_one(steps):
+    X, y = steps
+    fitted = search(scoring=("mean_iou", "n_parameters"), n_trials=3).fit(X, y)
+    fitted.set_params(scoring=None, refit=False).fit(X, y)
+    assert not hasattr(fitted, "pareto_front_")
+    assert not hasattr(fitted, "best_estimator_")
+    results = fitted.cv_results_
+    with pytest.raises(ValueError, match="none of 2 trials"):
+        fitted.set_params(estimator=Guess(trouble="raise"), n_trials=2).fit(X, y)
+    assert fitted.cv_results_ is results
+
+
+def test_a_pruner_is_not_changed(steps, terrain, fast):
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1)
+    before = pickle.dumps(pruner)
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1})
+    space = {"learning_rate": FloatDistribution(1e-3, 1e-2)}
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    search(space, segmenter, pruner=pruner, n_trials=2).fit(X, y)
+    assert pickle.dumps(pruner) == before

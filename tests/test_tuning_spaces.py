@@ -150,6 +150,18 @@ def test_every_trial_fits_what_is_fixed(study, params):
         check_together(clone(segmenter).set_params(**chosen).get_params(), weighted=False)
 
 
+def test_parameters_of_a_schedule_are_not_given_to_another(study):
+    segmenter = MarsSegmenter(scheduler_params={"warmup": 0.1})
+    for chosen in draw(study, default_space(segmenter), 20):
+        check_together(clone(segmenter).set_params(**chosen).get_params(), weighted=False)
+
+
+def test_fixed_method_of_a_remover_is_not_asked_for(study):
+    space = default_space(make_pipeline(), fixed=["outliers__method"])
+    for chosen in draw(study, space, 20):
+        assert not any("outliers" in name for name in chosen)
+
+
 def test_augmenter_of_the_estimator_keeps_what_is_fixed(study):
     augmenter = Augmenter(brightness=0.123, crop_scale=0.9, random_state=5)
     segmenter = MarsSegmenter(augmentation=augmenter)

@@ -336,7 +336,7 @@ def test_killed_workers_are_replaced_and_ctrl_c_returns_what_they_found(searchin
     assert "RUNNING" not in states
     before = finished(study)
     n_trials = len(before) + 3
-    searching(n_trials, seconds=0.1, n_workers=1)
+    searching(n_trials, space=KillsOnce(), seconds=0.1, n_workers=1)
     check_complete(study, n_trials, before)
 
 

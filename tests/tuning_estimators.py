@@ -88,7 +88,7 @@ def open_study(storage, *, sampler="random", name="levels"):
         pruner=None,
         seed=0,
         data="",
-        aims=["level"],
+        objectives=["level"],
         settings={},
     )
     return spec.open()

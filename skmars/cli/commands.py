@@ -81,7 +81,7 @@ def tune(args: argparse.Namespace) -> None:
         remover = OutlierRemover(random_state=args.random_state)
         estimator = make_pipeline(outliers=remover, segment=estimator)
         fixed = [f"segment__{name}" for name in fixed]
-    aims = args.scoring.split(",")
+    objectives = args.scoring.split(",")
     trials = 20 if args.trials is None and args.timeout is None else args.trials
     search = SegmenterSearchCV(
         estimator,
@@ -89,7 +89,7 @@ def tune(args: argparse.Namespace) -> None:
         n_trials=trials,
         timeout=args.timeout,
         cv=args.cv,
-        scoring=aims if len(aims) > 1 else aims[0],
+        scoring=objectives if len(objectives) > 1 else objectives[0],
         storage=args.storage,
         study_name=args.study,
         sampler=args.sampler,
@@ -102,7 +102,7 @@ def tune(args: argparse.Namespace) -> None:
     data = load_pairs(args)
     with _study_errors():
         search.fit(data.images, data.target, groups=data.groups)
-    _print_search(search, aims)
+    _print_search(search, objectives)
     if output is not None:
         best = search.best_estimator_
         # Only training data go through the steps before it.
@@ -135,17 +135,20 @@ def _check_is_new(storage: str, name: str) -> None:
             )
 
 
-def _print_search(search: Any, aims: Sequence[str]) -> None:
+def _print_search(search: Any, objectives: Sequence[str]) -> None:
     results = search.cv_results_
     number = results["trial_number"][search.best_index_]
-    print(f"best {aims[0]}  {search.best_score_:.4f} (trial {number})")
+    print(f"best {objectives[0]}  {search.best_score_:.4f} (trial {number})")
     width = max(map(len, search.best_params_), default=0)
     for name, value in search.best_params_.items():
         print(f"  {name:<{width}}  {value!r}")
-    if len(aims) > 1:
-        print(f"front       {'trial':>5}  {aims[0]}  {aims[1]}")
+    if len(objectives) > 1:
+        print(f"front       {'trial':>5}  {objectives[0]}  {objectives[1]}")
         for row in search.pareto_front_:
-            values = [f"{results[f'mean_test_{aim}'][row]:>{len(aim)}.6g}" for aim in aims]
+            values = [
+                f"{results[f'mean_test_{objective}'][row]:>{len(objective)}.6g}"
+                for objective in objectives
+            ]
             print(f"            {results['trial_number'][row]:>5}  {'  '.join(values)}")
     states = list(results["state"])
     counts = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}

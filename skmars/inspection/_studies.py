@@ -31,7 +31,7 @@ class StudyDisplay:
     ----------
     study : optuna.Study
         With any trials: complete, pruned, failed, running, or none.
-    aim_names : sequence of str, default=None
+    objective_names : sequence of str, default=None
         What the values of a trial are. By default the study's `metric_names`, or "value".
 
     Attributes
@@ -50,14 +50,14 @@ class StudyDisplay:
     >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
     >>> study = optuna.create_study(direction="maximize")
     >>> study.optimize(lambda trial: -trial.suggest_float("learning_rate", 0, 1), n_trials=5)
-    >>> display = StudyDisplay.from_study(study, aim_names=["mean IoU"])
+    >>> display = StudyDisplay.from_study(study, objective_names=["mean IoU"])
     >>> list(display.figures_)
     ['history', 'importances', 'slices', 'timeline']
     """
 
-    def __init__(self, study, *, aim_names=None):
+    def __init__(self, study, *, objective_names=None):
         self.study = study
-        self.aim_names = aim_names
+        self.objective_names = objective_names
 
     @classmethod
     def from_search(cls, search, *, panels=None, **kwargs):
@@ -83,17 +83,17 @@ class StudyDisplay:
         ]
         if len(names) == 1 and isinstance(search.scoring, str):
             names = [search.scoring]
-        return cls.from_study(search.study_, aim_names=names, panels=panels, **kwargs)
+        return cls.from_study(search.study_, objective_names=names, panels=panels, **kwargs)
 
     @classmethod
-    def from_study(cls, study, *, aim_names=None, panels=None, **kwargs):
+    def from_study(cls, study, *, objective_names=None, panels=None, **kwargs):
         """Plot any study.
 
         Parameters
         ----------
         study : optuna.Study
             Also one that other processes are still at work on.
-        aim_names : sequence of str, default=None
+        objective_names : sequence of str, default=None
             See :class:`StudyDisplay`.
         panels : sequence of str, default=None
             See :meth:`plot`.
@@ -104,9 +104,9 @@ class StudyDisplay:
         -------
         display : StudyDisplay
         """
-        return cls(study, aim_names=aim_names).plot(panels, **kwargs)
+        return cls(study, objective_names=objective_names).plot(panels, **kwargs)
 
-    def plot(self, panels=None, *, aim=0, max_params=12, evaluator=None):
+    def plot(self, panels=None, *, objective=0, max_params=12, evaluator=None):
         """Draw a figure for each panel.
 
         Parameters
@@ -118,15 +118,15 @@ class StudyDisplay:
             - "importances": how much of the differences each parameter explains;
             - "slices": value against each parameter;
             - "timeline": when each trial ran and how it ended;
-            - "front": with two or three aims, the trials that no other one beats in all of them.
+            - "front": the Pareto front of a study with two or three objectives.
 
-            By default all that the study has aims for.
-        aim : int, default=0
-            With several aims, the one that history, importances and slices show.
+            By default all that the study has objectives for.
+        objective : int, default=0
+            With several objectives, the one that history, importances and slices show.
         max_params : int, default=12
             Slices to draw, those of the parameters that mattered most.
         evaluator : optuna importance evaluator, default=None
-            What importance is. None is a `FanovaImportanceEvaluator`: the share of the values'
+            What importance is. None is a `FanovaImportanceEvaluator`: the fraction of the values'
             variance that a parameter explains, of those that all complete trials have. Optuna's
             own default, `PedAnovaImportanceEvaluator()`, also judges parameters that only some
             trials have, but takes hundreds of trials to tell them from noise.
@@ -138,13 +138,13 @@ class StudyDisplay:
         Raises
         ------
         ValueError
-            If a panel, an aim, or the number of `aim_names` is none of the study's.
+            If a panel, an objective, or the number of `objective_names` is none of the study's.
         """
         require_matplotlib("StudyDisplay.plot")
         names = self._names()
-        if not 0 <= aim < len(names):
-            raise ValueError(f"aim must be one of 0 to {len(names) - 1}, got {aim}")
-        drawing = _Drawing(self.study, names, aim, max_params, evaluator)
+        if not 0 <= objective < len(names):
+            raise ValueError(f"objective must be one of 0 to {len(names) - 1}, got {objective}")
+        drawing = _Drawing(self.study, names, objective, max_params, evaluator)
         possible = ["history", "importances", "slices", "timeline"]
         if len(names) in (2, 3):
             possible.append("front")
@@ -152,7 +152,7 @@ class StudyDisplay:
         for panel in panels:
             if panel not in possible:
                 raise ValueError(
-                    f"panels must be of {possible} for {len(names)} aims, got {panel!r}"
+                    f"panels must be of {possible} for {len(names)} objectives, got {panel!r}"
                 )
         self.axes_: dict[str, np.ndarray] = {}
         for panel in panels:
@@ -164,18 +164,18 @@ class StudyDisplay:
 
     def _names(self) -> list[str]:
         n = len(self.study.directions)
-        names = self.study.metric_names if self.aim_names is None else self.aim_names
+        names = self.study.metric_names if self.objective_names is None else self.objective_names
         if names is None:
             return ["value"] if n == 1 else [f"value {i}" for i in range(n)]
         if isinstance(names, str) or len(names) != n:
-            raise ValueError(f"aim_names must be {n} names, got {names!r}")
+            raise ValueError(f"objective_names must be {n} names, got {names!r}")
         return list(names)
 
 
 class _Drawing:
     """Calls of Optuna's plots, and what it takes to read them."""
 
-    def __init__(self, study, names: Sequence[str], aim: int, max_params: int, evaluator):
+    def __init__(self, study, names: Sequence[str], objective: int, max_params: int, evaluator):
         from optuna.importance import FanovaImportanceEvaluator
         from optuna.trial import TrialState
 
@@ -184,7 +184,7 @@ class _Drawing:
             evaluator = FanovaImportanceEvaluator(n_trees=16, seed=0)
         self.study = study
         self.names = names
-        self.aim = aim
+        self.objective = objective
         self.max_params = max_params
         self.evaluator = evaluator
         self.trials = [
@@ -214,7 +214,7 @@ class _Drawing:
         )
         ax.get_legend().remove()
         ax.set_title("", loc="left")
-        ax.set_title(f"Importance for {self.names[self.aim]}")
+        ax.set_title(f"Importance for {self.names[self.objective]}")
         ax.set(xlabel="", ylabel="")
         ax.grid(visible=False, axis="y")
         # Optuna writes beyond the end of the axes before it makes place.
@@ -283,18 +283,18 @@ class _Drawing:
 
     def _target(self, *, loss: bool = False) -> dict[str, Any]:
         """Arguments that tell Optuna which of several values to show."""
-        named: dict[str, Any] = {"target_name": self.names[self.aim]}
+        named: dict[str, Any] = {"target_name": self.names[self.objective]}
         if len(self.names) > 1:
             # Of a target of our own, importance is that for low values.
-            is_max = self.study.directions[self.aim].name == "MAXIMIZE"
+            is_max = self.study.directions[self.objective].name == "MAXIMIZE"
             sign = -1 if loss and is_max else 1
-            named["target"] = _Value(self.aim, sign)
+            named["target"] = _Value(self.objective, sign)
         return named
 
     def _why_no_importances(self) -> str:
         if len(self.trials) < 2:
             return f"importances need 2 complete trials; there are {len(self.trials)}"
-        if len({trial.values[self.aim] for trial in self.trials}) < 2:
+        if len({trial.values[self.objective] for trial in self.trials}) < 2:
             return "importances need trials that differ; all have the same value"
         if not self._importances:
             return "there is no parameter that all complete trials have"
@@ -316,7 +316,7 @@ class _Drawing:
 
     def _label_slice(self, ax, *, is_first: bool) -> None:
         ax.set_xlabel(_wrap(ax.get_xlabel()), fontsize="small")
-        ax.set_ylabel(self.names[self.aim] if is_first else "", fontsize="small")
+        ax.set_ylabel(self.names[self.objective] if is_first else "", fontsize="small")
         ax.tick_params(labelsize="small", labelbottom=True, labelleft=is_first)
         if ax.get_xscale() == "log":
             _tick_few(ax.xaxis, *ax.get_xlim())
@@ -331,12 +331,12 @@ class _Drawing:
 class _Value:
     """One of a trial's values; as a class, since Optuna compares and copies it."""
 
-    def __init__(self, aim: int, sign: int):
-        self.aim = aim
+    def __init__(self, objective: int, sign: int):
+        self.objective = objective
         self.sign = sign
 
     def __call__(self, trial) -> float:
-        return self.sign * trial.values[self.aim]
+        return self.sign * trial.values[self.objective]
 
 
 @contextmanager

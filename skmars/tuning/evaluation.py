@@ -16,7 +16,7 @@ from skmars.training.setup import choose_epochs
 from skmars.tuning.pruning import PruningCallback
 from skmars.tuning.spaces import Space, find_steps, suggest_params
 
-__all__ = ["COSTS", "Aim", "Evaluation", "make_aims"]
+__all__ = ["COSTS", "Evaluation", "Objective", "make_objectives"]
 
 Scorer = Callable[..., float]
 
@@ -39,12 +39,12 @@ def seconds_per_image(estimator, X, y) -> float:
     return (time.perf_counter() - started) / len(X)
 
 
-# Aims of which less is better.
+# Objectives of which less is better.
 COSTS: dict[str, Scorer] = {"n_parameters": n_parameters, "seconds_per_image": seconds_per_image}
 
 
 @dataclass(frozen=True)
-class Aim:
+class Objective:
     """One thing to be as good as possible."""
 
     name: str
@@ -52,8 +52,8 @@ class Aim:
     direction: Literal["minimize", "maximize"]
 
 
-def make_aims(scoring, estimator: BaseEstimator) -> list[Aim]:
-    """Understand `scoring=`: one aim or two.
+def make_objectives(scoring, estimator: BaseEstimator) -> list[Objective]:
+    """Understand `scoring=`: one objective or two.
 
     Parameters
     ----------
@@ -65,36 +65,47 @@ def make_aims(scoring, estimator: BaseEstimator) -> list[Aim]:
 
     Returns
     -------
-    aims : list of Aim
+    objectives : list of Objective
 
     Raises
     ------
     ValueError
-        If a name is unknown, there are more than two aims, or the first is a cost.
+        If a name is unknown, there are more than two objectives, or the first is a cost.
     """
     several = isinstance(scoring, Sequence) and not isinstance(scoring, str)
     wanted = list(scoring) if several else [scoring]
     if len(wanted) not in (1, 2):
-        raise ValueError(f"scoring must be one aim or two, got {len(wanted)}: {scoring!r}")
-    aims = [_make_aim(one, estimator) for one in wanted]
-    if aims[0].name in COSTS:
-        raise ValueError(f"the first aim of scoring must be an accuracy, got {aims[0].name!r}")
-    if len({aim.name for aim in aims}) < len(aims):
-        raise ValueError(f"scoring has the same aim twice: {scoring!r}")
-    return aims
+        raise ValueError(f"scoring must be one objective or two, got {len(wanted)}: {scoring!r}")
+    objectives = [_make_objective(one, estimator) for one in wanted]
+    if objectives[0].name in COSTS:
+        raise ValueError(
+            f"the first objective of scoring must be an accuracy, got {objectives[0].name!r}"
+        )
+    if len({objective.name for objective in objectives}) < len(objectives):
+        raise ValueError(f"scoring has two objectives of one name: {scoring!r}")
+    return objectives
 
 
-def _make_aim(scoring, estimator: BaseEstimator) -> Aim:
+def _make_objective(scoring, estimator: BaseEstimator) -> Objective:
     if isinstance(scoring, str):
         if scoring in COSTS:
-            return Aim(scoring, COSTS[scoring], "minimize")
+            return Objective(scoring, COSTS[scoring], "minimize")
         try:
-            return Aim(scoring, SegmentationScorer(scoring), "maximize")
+            return Objective(scoring, SegmentationScorer(scoring), "maximize")
         except ValueError:
-            return Aim(scoring, check_scoring(estimator, scoring), "maximize")
-    scorer = check_scoring(estimator, scoring)
-    name = "score" if scoring is None else getattr(scoring, "__name__", "score")
-    return Aim(name, scorer, "maximize")
+            return Objective(scoring, check_scoring(estimator, scoring), "maximize")
+    return Objective(_name_of(scoring), check_scoring(estimator, scoring), "maximize")
+
+
+def _name_of(scoring) -> str:
+    """What tells a scorer from others, in every process."""
+    if scoring is None:
+        return "score"
+    if isinstance(scoring, SegmentationScorer) and isinstance(scoring.metrics, str):
+        is_plain = repr(scoring) == repr(SegmentationScorer(scoring.metrics))
+        return scoring.metrics if is_plain else repr(scoring)
+    # Scorers of `make_scorer` have no name, but tell what they score.
+    return getattr(scoring, "__name__", None) or repr(scoring)
 
 
 @dataclass(frozen=True)
@@ -106,24 +117,24 @@ class Evaluation:
     X: np.ndarray
     y: np.ndarray
     folds: Iterable[tuple[np.ndarray, np.ndarray]]
-    aims: Sequence[Aim]
+    objectives: Sequence[Objective]
     prune: bool = False
     fit_params: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, trial: optuna.Trial) -> float | list[float]:
-        """Value of each aim, as the mean over the folds."""
+        """Value of each objective, as the mean over the folds."""
         candidate = clone(self.estimator)
         candidate.set_params(**suggest_params(trial, self.space))
         watched = self.prune and self._watch(candidate, trial)
         results: list[Mapping[str, Any]] = []
-        scores: dict[str, list[float]] = {aim.name: [] for aim in self.aims}
+        scores: dict[str, list[float]] = {objective.name: [] for objective in self.objectives}
         for number, fold in enumerate(self.folds):
             results.append(self._fit_and_score(candidate, fold))
             for name, values in scores.items():
                 values.append(float(results[-1][f"test_{name}"][0]))
             if self.prune and not watched:
                 # Nothing tells of the epochs: at least a fold can be the last.
-                trial.report(float(np.mean(scores[self.aims[0].name])), number)
+                trial.report(float(np.mean(scores[self.objectives[0].name])), number)
                 if trial.should_prune():
                     raise optuna.TrialPruned
         trial.set_user_attr("scores", scores)
@@ -140,7 +151,7 @@ class Evaluation:
             self.X,
             self.y,
             cv=[fold],
-            scoring={aim.name: aim.scorer for aim in self.aims},
+            scoring={objective.name: objective.scorer for objective in self.objectives},
             params=dict(self.fit_params),
             # Otherwise the end of a trial by its pruner would be taken for a failed fit.
             error_score="raise",

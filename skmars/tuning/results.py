@@ -1,6 +1,7 @@
 """A study as scikit-learn's searches show theirs."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,11 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from scipy.stats import rankdata
 
-from skmars.tuning.evaluation import Aim
+from skmars.tuning.evaluation import Objective
 from skmars.tuning.spaces import Space, suggest_params
 from skmars.tuning.trials import ERROR, is_to_be_repeated
 
-__all__ = ["finished_trials", "params_of", "pareto_front", "results_table"]
+__all__ = ["check_same_space", "finished_trials", "params_of", "pareto_front", "results_table"]
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -26,14 +27,39 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
     """Parameters for `set_params` that a trial has chosen; of a broken one, as far as it came."""
+    if isinstance(space, Mapping):
+        return dict(trial.params)
     try:
-        return suggest_params(FixedTrial(trial.params), space)
-    except ValueError:
+        return suggest_params(FixedTrial(trial.params, trial.number), space)
+    except Exception:
+        # Whatever the user's function raises has ended that trial already.
         return dict(trial.params)
 
 
+def check_same_space(study: optuna.Study, space: Space) -> None:
+    """Check that a function gives the parameters of trials that there are already.
+
+    Raises
+    ------
+    ValueError
+        If one asks for other parameters than the trial has.
+    """
+    if isinstance(space, Mapping):
+        return
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+        replayed = FixedTrial(trial.params, trial.number)
+        # It raises where a parameter is asked for that the trial does not have.
+        with contextlib.suppress(ValueError):
+            suggest_params(replayed, space)
+        if replayed.params != trial.params:
+            raise ValueError(
+                f"the study {study.study_name!r} was made with another space: give another "
+                "study_name"
+            )
+
+
 def results_table(
-    trials: Sequence[FrozenTrial], space: Space, aims: Sequence[Aim], n_splits: int
+    trials: Sequence[FrozenTrial], space: Space, objectives: Sequence[Objective], n_splits: int
 ) -> dict[str, Any]:
     """A row a trial, with the columns of `GridSearchCV.cv_results_` and some of Optuna's.
 
@@ -43,7 +69,7 @@ def results_table(
         Ended.
     space : space
         Of the search.
-    aims : sequence of Aim
+    objectives : sequence of Objective
         One, whose columns end in "score", or several, whose columns end in their names.
     n_splits : int
         Number of folds.
@@ -69,18 +95,18 @@ def results_table(
                 column[place] = row[name]
         results[f"param_{name}"] = column
     results["params"] = params
-    for aim in aims:
-        suffix = "score" if len(aims) == 1 else aim.name
+    for objective in objectives:
+        suffix = "score" if len(objectives) == 1 else objective.name
         scores = _column(
             trials,
             n_splits,
-            lambda trial, name=aim.name: trial.user_attrs.get("scores", {}).get(name),
+            lambda trial, name=objective.name: trial.user_attrs.get("scores", {}).get(name),
         )
         for split in range(n_splits):
             results[f"split{split}_test_{suffix}"] = scores[:, split]
         results[f"mean_test_{suffix}"] = scores.mean(axis=1)
         results[f"std_test_{suffix}"] = scores.std(axis=1)
-        sign = -1 if aim.direction == "maximize" else 1
+        sign = -1 if objective.direction == "maximize" else 1
         means = np.where(np.isnan(scores).any(axis=1), np.inf, sign * scores.mean(axis=1))
         results[f"rank_test_{suffix}"] = rankdata(means, method="min").astype(int)
     return results
@@ -96,25 +122,25 @@ def _column(trials: Sequence[FrozenTrial], n_splits: int, read) -> np.ndarray:
     return rows
 
 
-def pareto_front(results: dict[str, Any], aims: Sequence[Aim]) -> np.ndarray:
-    """Rows of trials that no other one matches in all aims and beats in one.
+def pareto_front(results: dict[str, Any], objectives: Sequence[Objective]) -> np.ndarray:
+    """Rows of trials that no other one matches in all objectives and beats in one.
 
     Parameters
     ----------
     results : dict
         As `results_table` gives it.
-    aims : sequence of Aim
+    objectives : sequence of Objective
 
     Returns
     -------
     rows : ndarray of int
-        Best first, by the first aim.
+        Best first, by the first objective.
     """
-    suffixes = ["score"] if len(aims) == 1 else [aim.name for aim in aims]
+    suffixes = ["score"] if len(objectives) == 1 else [objective.name for objective in objectives]
     losses = np.stack(
         [
-            (-1 if aim.direction == "maximize" else 1) * results[f"mean_test_{suffix}"]
-            for aim, suffix in zip(aims, suffixes, strict=True)
+            (-1 if objective.direction == "maximize" else 1) * results[f"mean_test_{suffix}"]
+            for objective, suffix in zip(objectives, suffixes, strict=True)
         ],
         axis=1,
     )

@@ -1,6 +1,8 @@
 """Hyperparameter search with Optuna, behind scikit-learn's interface."""
 
+import contextlib
 import time
+import uuid
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,9 +18,14 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skmars import _validation as check
 from skmars.model_selection import SegmentationKFold
 from skmars.pipeline import SegmentationPipeline
-from skmars.tuning.evaluation import Evaluation, make_aims
+from skmars.tuning.evaluation import Evaluation, make_objectives
 from skmars.tuning.progress import Progress
-from skmars.tuning.results import finished_trials, pareto_front, results_table
+from skmars.tuning.results import (
+    check_same_space,
+    finished_trials,
+    pareto_front,
+    results_table,
+)
 from skmars.tuning.spaces import Space, default_space, find_steps, suggest_params
 from skmars.tuning.studies import (
     PRUNERS,
@@ -26,6 +33,7 @@ from skmars.tuning.studies import (
     StudySpec,
     fingerprint,
     quiet_optuna,
+    seed_of,
     settings_of,
     temporary_journal,
 )
@@ -63,16 +71,16 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
     cv : int, splitter or iterable of (train, test), default=3
         An integer is the number of folds of a `SegmentationKFold`, at least 2.
     scoring : None, str, callable, or a pair of them, default=None
-        What to make best. None is the estimator's `score`; a name is one of
+        What to maximise. None is the estimator's `score`; a name is one of
         `skmars.metrics.SegmentationScorer` or of scikit-learn. The second of a pair may be a cost,
-        "n_parameters" or "seconds_per_image": then the search has two aims, prunes nothing, and
-        finds the front of those trials that no other one beats in both.
+        "n_parameters" or "seconds_per_image", which is minimised: the search has two objectives
+        then, finds their Pareto front, and prunes nothing.
     storage : str, optuna storage or None, default=None
         Where the study is kept: `journal:///path/to/study.log` for the processes of one machine,
         `postgresql+psycopg://user@host/name` for many machines; None keeps it in memory, or with
         several workers in a temporary journal.
     study_name : str or None, default=None
-        Name within the storage. Needed to go on with a study.
+        Name within the storage. Needed to go on with a study; without it each fit begins one.
     sampler : {"tpe", "random"} or optuna sampler, default="tpe"
         What chooses the parameters: the tree-structured Parzen estimator (Bergstra et al. 2011),
         or chance.
@@ -84,7 +92,8 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         Whether to train the best parameters on all images.
     random_state : int, RandomState instance or None, default=None
         Seeds the sampler and the folds. A study that is gone on with keeps the seed that it was
-        begun with. Training is seeded by the estimator's own `random_state`.
+        begun with; machines that start at once need the same integer. Training is seeded by the
+        estimator's own `random_state`.
     verbose : int, default=0
         1 shows a bar with the best score so far and the number of pruned trials.
 
@@ -95,7 +104,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
     best_score_ : float
         Its mean score over the folds.
     best_index_ : int
-        Its row of `cv_results_`. With two aims, the best one by the first.
+        Its row of `cv_results_`. With two objectives, the best one by the first.
     best_estimator_ : estimator
         Trained on all images; only with `refit`.
     refit_time_ : float
@@ -104,7 +113,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         A row a trial, with the columns of `GridSearchCV` (for `pandas.DataFrame`), and
         `trial_number`, `state` ("COMPLETE", "PRUNED" or "FAIL") and `error`.
     pareto_front_ : ndarray of int
-        With two aims, the rows of `cv_results_` that no other one beats, best first by the first.
+        Rows of `cv_results_` on the Pareto front of two objectives, best first by the first.
     study_ : optuna.Study
         For Optuna's own plots, and `skmars.inspection`. In a pickle, it is a copy in memory.
     n_splits_ : int
@@ -222,6 +231,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         groups = check.check_groups(groups, len(X))
         evaluation, spec = self._prepare(X, y, groups, fit_params)
         study = spec.open(n_workers=self.n_workers)
+        check_same_space(study, evaluation.space)
         deadline = None if self.timeout is None else started + self.timeout
         with Progress(study, self.n_trials, shown=bool(self.verbose)) as progress:
             if self.n_workers == 1:
@@ -239,11 +249,14 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         """What is searched and how, with everything checked that can be."""
         if self.n_trials is None and self.timeout is None:
             raise ValueError("n_trials=None needs a timeout, or the search has no end")
-        aims = make_aims(self.scoring, self.estimator)
+        objectives = make_objectives(self.scoring, self.estimator)
         space = default_space(self.estimator) if self.space is None else self.space
         _check_space(space, self.estimator)
         rng = check.random_generator(self.random_state)
         seed = int(rng.integers(2**31))
+        # The folds of a study are those that it was begun with.
+        known = seed_of(self.storage, self.study_name)
+        seed = seed if known is None else known
         if isinstance(self.cv, Integral):
             splitter = SegmentationKFold(int(self.cv), random_state=seed)
         else:
@@ -260,20 +273,20 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             X=X,
             y=y,
             folds=folds,
-            aims=aims,
-            prune=self.pruner is not None and len(aims) == 1,
+            objectives=objectives,
+            prune=self.pruner is not None and len(objectives) == 1,
             fit_params=fit_params,
         )
         spec = StudySpec(
             storage=storage,
-            name=self.study_name or f"skmars-{seed}",
-            directions=[aim.direction for aim in aims],
+            name=self.study_name or _new_name(seed, self.storage),
+            directions=[objective.direction for objective in objectives],
             sampler=self.sampler,
-            pruner=self.pruner if len(aims) == 1 else None,
+            pruner=self.pruner if len(objectives) == 1 else None,
             seed=seed,
             data=fingerprint(X, y, folds),
-            aims=[aim.name for aim in aims],
-            settings=settings_of(self.estimator, getattr(space, "fixed", ())),
+            objectives=[objective.name for objective in objectives],
+            settings=settings_of(self.estimator, space),
         )
         return evaluation, spec
 
@@ -289,22 +302,25 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
     def _keep(self, study: optuna.Study, evaluation: Evaluation) -> None:
         """Set the attributes that tell what was found."""
         trials = finished_trials(study)
-        aims = evaluation.aims
-        self.study_ = study
-        self.n_splits_ = len(list(evaluation.folds))
-        self.cv_results_ = results_table(trials, evaluation.space, aims, self.n_splits_)
-        front = pareto_front(self.cv_results_, aims)
+        objectives = evaluation.objectives
+        n_splits = len(list(evaluation.folds))
+        results = results_table(trials, evaluation.space, objectives, n_splits)
+        front = pareto_front(results, objectives)
         if not len(front):
-            errors = [error for error in self.cv_results_["error"] if error]
+            errors = [error for error in results["error"] if error]
             reason = f"; the last one failed with {errors[-1]}" if errors else ""
             raise ValueError(f"none of {len(trials)} trials was completed{reason}")
-        if len(aims) > 1:
+        for name in {"pareto_front_", "best_estimator_", "refit_time_"} & vars(self).keys():
+            # Of an earlier fit.
+            delattr(self, name)
+        self.study_, self.cv_results_, self.n_splits_ = study, results, n_splits
+        if len(objectives) > 1:
             self.pareto_front_ = front
         self.best_index_ = int(front[0])
         self.best_params_ = self.cv_results_["params"][self.best_index_]
-        suffix = "score" if len(aims) == 1 else aims[0].name
+        suffix = "score" if len(objectives) == 1 else objectives[0].name
         self.best_score_ = float(self.cv_results_[f"mean_test_{suffix}"][self.best_index_])
-        self._scorer = aims[0].scorer
+        self._scorer = objectives[0].scorer
 
     def _refit(self, X, y, fit_params) -> None:
         started = time.perf_counter()
@@ -325,7 +341,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         return self._best().predict_proba(X)
 
     def score(self, X, y) -> float:
-        """Score of the best estimator, by `scoring`, or the first aim of two."""
+        """Score of the best estimator, by `scoring`, or the first objective of two."""
         best = self._best()
         return float(self._scorer(best, X, y))
 
@@ -367,7 +383,14 @@ def _check_space(space: Space, estimator: BaseEstimator) -> None:
     """Choose parameters once, so that a name that is wrong is told before any trial."""
     with quiet_optuna():
         trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
-    clone(estimator).set_params(**suggest_params(trial, space))
+    with contextlib.suppress(optuna.TrialPruned):
+        # The first choice may be one that the space refuses.
+        clone(estimator).set_params(**suggest_params(trial, space))
+
+
+def _new_name(seed: int, storage) -> str:
+    """Name of a study that is not to be gone on with."""
+    return f"skmars-{seed}" if storage is None else f"skmars-{uuid.uuid4().hex}"
 
 
 def _copy_in_memory(study: optuna.Study) -> optuna.Study:

@@ -154,7 +154,7 @@ class DefaultSpace:
         _choose_training(choose)
         _choose_augmentation(choose, self.augmenter)
         for name in self.removers:
-            if name not in self.fixed:
+            if name not in self.fixed and f"{name}__method" not in self.fixed:
                 _choose_remover(_Chooser(trial, "", self.fixed, choose.params), name)
         return choose.params
 
@@ -242,6 +242,9 @@ def _choose_training(choose: _Chooser) -> None:
     choose.number("weight_decay", 1e-4, 1e-1, log=True)
     if not choose.fixed_value("scheduler_params"):
         choose.one_of("scheduler", "cosine", "plateau")
+        if not choose.has("scheduler"):
+            # The estimator's own are those of its own schedule.
+            choose.set("scheduler_params", None)
     if choose.one_of("freeze", None, "encoder", "encoder+bottleneck") is not None:
         choose.number("fine_tune_learning_rate", 3e-5, 1e-3, log=True)
 

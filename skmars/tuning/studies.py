@@ -6,7 +6,7 @@ import copy
 import functools
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from sklearn.base import BaseEstimator
 
 from skmars.tuning.sampling import SeededSampler
+from skmars.tuning.spaces import Space
 from skmars.tuning.storages import StorageLike, exclusively, open_storage
 from skmars.tuning.worker import own_folder
 
@@ -28,6 +29,7 @@ __all__ = [
     "StudySpec",
     "fingerprint",
     "quiet_optuna",
+    "seed_of",
     "settings_of",
     "temporary_journal",
 ]
@@ -52,7 +54,7 @@ PRUNERS: dict[str, Callable[[], BasePruner]] = {
 }
 
 # Names of user attributes of a study.
-SEED, DATA, AIMS, SETTINGS = "seed", "data", "aims", "settings"
+SEED, DATA, OBJECTIVES, SETTINGS = "seed", "data", "objectives", "settings"
 
 # Parameters that machines and users differ in, with scores that can be compared all the same.
 OF_NO_MATTER = frozenset(
@@ -83,7 +85,7 @@ class StudySpec:
     pruner: str | BasePruner | None
     seed: int
     data: str
-    aims: Sequence[str]
+    objectives: Sequence[str]
     settings: Mapping[str, str]
 
     def open(self, *, n_workers: int = 1) -> optuna.Study:
@@ -92,12 +94,14 @@ class StudySpec:
         Raises
         ------
         ValueError
-            If there is one of this name for other data, aims or settings.
+            If there is one of this name for other data, objectives or settings.
         """
         storage = open_storage(self.storage, n_workers=n_workers)
         pruner = self.pruner
         if pruner is None or isinstance(pruner, str):
             pruner = PRUNERS[pruner or "none"]()
+        # Some remember the study that they are used for first.
+        pruner = copy.deepcopy(pruner)
 
         def make(confirm: Callable[[], None]) -> optuna.Study:
             study = optuna.create_study(
@@ -109,7 +113,7 @@ class StudySpec:
             )
             if SEED not in study.user_attrs:
                 study.set_user_attr(DATA, self.data)
-                study.set_user_attr(AIMS, list(self.aims))
+                study.set_user_attr(OBJECTIVES, list(self.objectives))
                 study.set_user_attr(SETTINGS, dict(self.settings))
                 study.set_user_attr(SEED, self.seed)
             return study
@@ -127,18 +131,29 @@ class StudySpec:
         return study
 
 
+def seed_of(storage: StorageLike, name: str | None) -> int | None:
+    """Seed of the study of this name, if there is one in the storage."""
+    if storage is None or name is None:
+        return None
+    try:
+        study = optuna.load_study(study_name=name, storage=open_storage(storage))
+    except KeyError:
+        return None
+    return study.user_attrs.get(SEED)
+
+
 def _check_same(study: optuna.Study, spec: StudySpec) -> None:
     directions = [direction.name.lower() for direction in study.directions]
     if directions != list(spec.directions):
         raise ValueError(
-            f"the study {study.study_name!r} has other aims, with directions {directions}: "
+            f"the study {study.study_name!r} has other objectives, with directions {directions}: "
             "give another study_name"
         )
-    aims = study.user_attrs.get(AIMS, list(spec.aims))
-    if aims != list(spec.aims):
+    objectives = study.user_attrs.get(OBJECTIVES, list(spec.objectives))
+    if objectives != list(spec.objectives):
         raise ValueError(
-            f"the study {study.study_name!r} has the aims {aims}, not {list(spec.aims)}: give "
-            "another study_name"
+            f"the study {study.study_name!r} has the objectives {objectives}, not "
+            f"{list(spec.objectives)}: give another study_name"
         )
     if study.user_attrs.get(DATA) != spec.data:
         raise ValueError(
@@ -155,14 +170,16 @@ def _check_same(study: optuna.Study, spec: StudySpec) -> None:
             )
 
 
-def settings_of(estimator: BaseEstimator, fixed: Iterable[str]) -> dict[str, str]:
-    """Parameters that scores depend on, as text, and names of those that are not searched."""
+def settings_of(estimator: BaseEstimator, space: Space) -> dict[str, str]:
+    """Parameters that scores depend on, as text, and what is searched by which kind of space."""
     settings = {
         name: _as_text(value)
         for name, value in estimator.get_params(deep=True).items()
         if name.rpartition("__")[2] not in OF_NO_MATTER
     }
-    return {**settings, "fixed": repr(sorted(settings.keys() & set(fixed)))}
+    fixed = sorted(settings.keys() & set(getattr(space, "fixed", ())))
+    kind = "dict" if isinstance(space, Mapping) else _as_text(space)
+    return {**settings, "fixed": repr(fixed), "space": kind}
 
 
 def _as_text(value: Any) -> str:
