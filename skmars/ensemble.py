@@ -20,14 +20,16 @@ from skmars.segmenter import MarsSegmenter
 
 __all__ = ["Ensemble"]
 
-IMAGES_AT_ONCE = 64
+# What the votes of all members are held of at a time; 64 tiles of 64x128.
+PIXELS_AT_ONCE = 2**19
 
 
 class Ensemble(MetaEstimatorMixin, BaseSegmenter):
     """Members of one kind, whose probabilities are averaged.
 
-    Members differ by the images that they are trained on, or only by their random numbers. Where
-    they disagree, none of them can be trusted, which a single net does not tell.
+    Members differ by the images that they are trained on, or only by their random numbers. Their
+    disagreement is a measure of epistemic uncertainty, which a single net does not have; to rank
+    likely errors, the entropy of the averaged probabilities is better.
 
     Parameters
     ----------
@@ -198,7 +200,7 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         Returns
         -------
         uncertainty : ndarray of shape (n, H, W), or list of (H, W) arrays
-            float32, in [0, 1]: as a share of the highest possible entropy.
+            float32, in [0, 1]: as a fraction of the highest possible entropy.
 
         References
         ----------
@@ -222,16 +224,13 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         check_is_fitted(self)
 
         def apply(images: np.ndarray) -> np.ndarray:
-            parts = (
-                function(self._votes(images[start : start + IMAGES_AT_ONCE]))
-                for start in range(0, len(images), IMAGES_AT_ONCE)
-            )
-            first = next(parts)
+            at_once = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
+            first = function(self._votes(images[:at_once]))
             result = np.empty((len(images), *first.shape[1:]), dtype=first.dtype)
-            result[: len(first)] = first
-            for number, part in enumerate(parts, start=1):
-                start = number * IMAGES_AT_ONCE
-                result[start : start + len(part)] = part
+            result[:at_once] = first
+            for start in range(at_once, len(images), at_once):
+                rows = slice(start, start + at_once)
+                result[rows] = function(self._votes(images[rows]))
             return result
 
         return self._for_each_size(X, apply)

@@ -198,7 +198,8 @@ def _with_tuples(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
-    if isinstance(value, Augmenter):
+    # What a subclass does more is not known where the file is loaded.
+    if type(value) is Augmenter:
         return {"Augmenter": value.get_params()}
     if isinstance(value, np.ndarray):
         return {"dtype": value.dtype.str, "values": value.tolist()}

@@ -22,7 +22,9 @@ class SegmentationPipeline(Pipeline):
     y in imbalanced-learn's own Pipeline, so that `sample_weight` and `groups` no longer fit the
     images that are left. Here each later step gets those of its images. If a step adds copies,
     a segmenter that takes `groups` gets the originals as groups, unless it is given others:
-    otherwise it would validate on copies of what it is trained on.
+    otherwise it would validate on copies of what it is trained on. Copies made with CutMix or
+    pasted classes still show parts of other images: give such an `Augmenter` to the segmenter,
+    which mixes training images only.
 
     Parameters
     ----------
@@ -48,32 +50,78 @@ class SegmentationPipeline(Pipeline):
     (2, 64, 128)
     """
 
+    def fit(self, X, y=None, **params):
+        """Fit the steps one after another, each to the images that the one before leaves.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C)
+            Images.
+        y : array-like of shape (n, H, W)
+            Masks of integer labels.
+        **params : dict
+            For the steps, such as `segment__groups`, or with metadata routing by the names that
+            they request.
+
+        Returns
+        -------
+        self : SegmentationPipeline
+
+        Raises
+        ------
+        ValueError
+            If weights or groups do not fit the images, or cannot follow a sampler that does not
+            tell which images it keeps; and as the steps.
+        """
+        for name, value in params.items():
+            per_image = name.rpartition("__")[2] in PER_IMAGE and value is not None
+            if per_image and len(value) != len(X):
+                # What is cut to the images that a sampler leaves would fit in any case.
+                raise ValueError(f"got {len(value)} {name} for {len(X)} images")
+        return super().fit(X, y, **params)
+
     def _get_metadata_for_step(self, *, step_idx, step_params, all_params) -> Any:
         # The hook through which every step gets its share of what `fit` was given.
         step_params = super()._get_metadata_for_step(
             step_idx=step_idx, step_params=step_params, all_params=all_params
         )
-        rows = self._rows_before(step_idx)
+        given = any(
+            name in PER_IMAGE and value is not None
+            for params in step_params.values()
+            for name, value in params.items()
+        )
+        rows = self._rows_before(step_idx, needed=given)
         if rows is None:
             return step_params
-        params = {
-            name: np.asarray(value)[rows] if name in PER_IMAGE else value
-            for name, value in step_params["fit"].items()
-            if value is not None
+        cut = {
+            method: {
+                name: np.asarray(value)[rows] if name in PER_IMAGE else value
+                for name, value in params.items()
+                if value is not None
+            }
+            for method, params in step_params.items()
         }
         is_last = step_idx == len(self.steps) - 1
         has_copies = len(np.unique(rows)) < len(rows)
         if is_last and has_copies and has_fit_parameter(self.steps[-1][1], "groups"):
-            params.setdefault("groups", rows)
-        return {**step_params, "fit": params}
+            cut["fit"].setdefault("groups", rows)
+        return cut
 
-    def _rows_before(self, step_idx: int) -> np.ndarray | None:
-        """Which of the images given reach a step; None if no sampler comes before it."""
+    def _rows_before(self, step_idx: int, *, needed: bool) -> np.ndarray | None:
+        """Which of the images given reach a step; None if no sampler before it tells."""
         rows = None
-        for _, step in self.steps[:step_idx]:
-            if hasattr(step, "fit_resample"):
-                chosen = step.sample_indices_
-                rows = chosen if rows is None else rows[chosen]
+        for name, step in self.steps[:step_idx]:
+            if not hasattr(step, "fit_resample"):
+                continue
+            chosen = getattr(step, "sample_indices_", None)
+            if chosen is None:
+                if needed:
+                    raise ValueError(
+                        f"weights and groups cannot follow the images through step {name!r}, "
+                        "which has no sample_indices_"
+                    )
+                return None
+            rows = chosen if rows is None else rows[chosen]
         return rows
 
 

@@ -25,25 +25,27 @@ __all__ = ["MarsSegmenter"]
 class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
     """Semantic segmentation by a U-Net with attention gates and ASPP.
 
-    Give it images and masks as arrays; it scales the images, holds some out for validation,
-    trains the net, and keeps a moving average of its weights. It was made for grey images of
-    Martian terrain and takes any images with any number of channels, of any size.
+    `fit` takes images and masks as arrays; it scales the images, holds some out for validation,
+    trains the net, and keeps a moving average of its weights. The defaults were chosen on grey
+    images of Martian terrain. Images may have any number of channels and any size, which is the
+    same for all images in training and may differ in prediction.
 
     Parameters
     ----------
     depth : int, default=3
         How often the encoder of the U-Net halves the resolution, 2 to 5.
     base_channels : int, default=16
-        Channels at full resolution, at least 1; doubled with each halving.
+        Width of a level at full resolution, at least 1; doubled with each halving. With
+        `patch_size=2` the first level has twice as many channels.
     patch_size : {1, 2}, default=2
-        1 has a first level at full resolution, as the first U-Net. 2 does without: squares of
-        2x2 pixels become the channels of the first level, at half of the resolution, and logits
-        are interpolated. Nearly twice as fast.
+        1 has a first level at full resolution, as the original U-Net. 2 does without: each 2x2
+        pixels are folded into channels (space to depth), the first level works at half of the
+        resolution, and logits are interpolated. Nearly twice as fast.
     block : {"residual", "plain"}, default="residual"
         Two 3x3 convolutions with or without a shortcut around them.
     skip : {"concat", "add", "fusion"}, default="concat"
-        How the decoder joins the encoder's features: side by side, as their sum, or as a sum
-        with learned weights.
+        How the decoder joins the encoder's features: concatenated, summed, or summed with
+        learned weights.
     attention : bool, default=True
         Additive attention gates on the skip connections.
     aspp : bool, default=True
@@ -51,7 +53,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
     dilation_rates : tuple of int, default=(1, 2, 4)
         Dilation of the ASPP's convolutions, in pixels of the bottleneck.
     dropout : float, default=0.1
-        Share of channels dropped in each block in training, in [0, 1).
+        Fraction of channels dropped in each block in training, in [0, 1).
     loss : str or callable, default="cross_entropy"
         "cross_entropy", "focal", "dice", "boundary", or several joined by "+", such as
         "focal+dice". A callable takes `(logits, target)`, tensors of shape `(n, K, H, W)` and
@@ -70,19 +72,18 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         Label that is no class: such pixels have no gradient, are never predicted, and are left
         out of the score.
     learning_rate : float, default=2e-3
-        Of the optimizer, AdamW (Loshchilov and Hutter 2019); above 0.
+        Learning rate of the optimizer, AdamW (Loshchilov and Hutter 2019); above 0.
     weight_decay : float, default=1e-2
-        Of AdamW, at least 0.
+        Weight decay of AdamW, at least 0.
     batch_size : int, default=16
-        Images a training step, and at prediction, where large ones come in smaller batches.
+        Images per training step, and in prediction, where large images come in smaller batches.
     max_epochs : int or "auto", default="auto"
-        Passes over the training images of the first phase. "auto" is 40 for 1,600 images or
-        more, and grows with the square root of how many times fewer there are: 160 for 100.
+        Epochs of the first phase. "auto" is 40 for 1,600 training images or more, and for n
+        fewer ones `40 * sqrt(1600 / n)`: 160 for 100.
     ema_decay : float or None, default=0.99
-        Take a moving average of the weights (Polyak and Juditsky 1992), in which the former
-        average has this share at each step, in [0, 1), and less at the first ones. The average
-        is what is validated and kept. Used by `fit`, not by `partial_fit`. None keeps the
-        weights themselves.
+        Decay of an exponential moving average of the weights (Polyak and Juditsky 1992), in
+        [0, 1), with less at the first steps. The average is what is validated and kept. Used by
+        `fit`, not by `partial_fit`. None keeps the weights themselves.
     scheduler : {"cosine", "plateau"} or None, default="cosine"
         Learning rate over time: cosine decay after a short warm-up, reduced when the
         validation loss no longer falls, or constant.
@@ -93,51 +94,51 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         then ends in time with its schedule completed, whatever `max_epochs` is, which only
         says how the phases share the time. Such a fit depends on the speed of the machine.
     validation_fraction : float or None, default=0.1
-        Share of the images to hold out, in (0, 1), unless `validation_data` is given. None
-        trains on all images.
+        Fraction of the images in the validation set, in (0, 1), unless `validation_data` is
+        given. None trains on all images.
     early_stopping : bool, default=False
-        Whether to return to the weights of the best epoch, by mean IoU on the validation images
-        (without any: by training loss), and to stop after `patience` epochs without a better
-        one; a cosine schedule under a `time_limit` is always completed. By default the weights
-        are those at the end: the best epoch on few scenes is not the best on others.
+        Whether to restore the weights of the best epoch, by mean IoU on the validation set
+        (without one: by training loss), and to stop after `patience` epochs without improvement;
+        a cosine schedule under a `time_limit` is always completed. By default the weights are
+        those at the end: the best epoch on few scenes is not the best on others.
     patience : int or "auto", default="auto"
-        Epochs without an improvement, at least 1. "auto" is a quarter of the first phase's, and
-        10 at least.
+        Epochs without improvement before training stops, at least 1. "auto" is a quarter of the
+        first phase's epochs, and 10 at least.
     calibration : {"temperature"} or None, default=None
-        "temperature" divides the logits by the number that gives the probabilities of the held
-        out images their lowest cross entropy (Guo et al. 2017), for `predict_proba`. Labels stay
-        as they are, but for `tta` and `window`, which take means of probabilities. Used by
-        `fit`, which needs images to validate on; `partial_fit` has none.
+        "temperature" divides the logits by the number that minimises the cross entropy on the
+        validation set (Guo et al. 2017), for `predict_proba`. Labels stay as they are, but for
+        `tta` and `window`, which average probabilities. Used by `fit`, which needs a validation
+        set; `partial_fit` has none.
     freeze : {"encoder", "encoder+bottleneck", "decoder"} or None, default=None
         What to freeze in a second phase of training, which starts from the result of the first;
         None for no second phase.
     fine_tune_epochs : int or "auto", default="auto"
-        Passes over the training images of the second phase. "auto" is a quarter of the first
-        phase's, and 10 at least.
+        Epochs of the second phase. "auto" is a quarter of the first phase's, and 10 at least.
     fine_tune_learning_rate : float, default=2e-4
         Learning rate of the second phase, above 0.
     augmentation : "auto", Augmenter or None, default="auto"
         Changes every training batch at random. "auto" is
         `Augmenter(horizontal_flip=False, brightness=0.3, contrast=0.3, random_crop=0.75,
-        cutmix=0.5)`: light differs from scene to scene, and parts of images, and mixed ones, are
-        harder to learn by heart. The parameters of an Augmenter that is given are searched as
-        `augmentation__brightness` and so on.
+        cutmix=0.5)`: illumination differs from scene to scene, and windows and CutMix keep the
+        net from overfitting few scenes. The parameters of an Augmenter that is given are searched
+        as `augmentation__brightness` and so on.
     tta : bool, default=False
-        Whether to predict the mean over an image and its flips, at four times the cost.
+        Test-time augmentation: whether to average the predictions of an image and its flips, at
+        four times the cost.
     window : tuple of int or None, default=None
         Height and width of the windows that larger images are predicted in, each at least
         `2**depth` pixels. None predicts every image whole.
     overlap : float, default=0.25
-        Share of their height and width that neighbouring windows have in common, in [0, 1). Of
-        what they share, the outer third of each only gives context, and Gaussian weights blend
-        both in the middle.
+        Fraction of their height and width that neighbouring windows share, in [0, 1). Of what
+        they share, the outer third of each only gives context, and Gaussian weights blend both in
+        the middle.
     device : str, default="auto"
         A torch device; "auto" takes an accelerator if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of the convolutions. "auto" measures once a process which is faster.
+        Precision of the convolutions. "auto" measures once per process which is faster.
     compile : {"auto"} or bool, default="auto"
-        Whether to compile the net in training. "auto" does not: the warm-up of a minute or two
-        rarely pays back.
+        Whether to compile the net in training, by `torch.compile`. "auto" does not: it takes a
+        minute to begin with, and the compiled step was no faster where it was measured.
     n_threads : int or "auto", default="auto"
         Threads of torch in `fit` and prediction; "auto" leaves torch's own setting.
     warm_start : bool, default=False
@@ -147,7 +148,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         Seeds initial weights, the validation split, batches, dropout and augmentation. With an
         integer, two fits on one machine give the same weights, except under a `time_limit`.
     verbose : int, default=0
-        0 is silent, 1 prints a row an epoch, 2 shows a bar over the batches as well.
+        0 is silent, 1 prints a row per epoch, 2 shows a progress bar over the batches as well.
     callbacks : list or None, default=None
         skorch callbacks, called after the estimator's own.
 
@@ -158,7 +159,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
     n_channels_in_ : int
         Channels of the images seen in `fit`.
     class_frequencies_ : ndarray of shape (n_classes,)
-        Share of each class in the labelled pixels, each by its weight.
+        Fraction of each class in the labelled pixels, each by its weight.
     class_weight_ : ndarray of shape (n_classes,)
         Weights used in the loss.
     mean_, scale_ : ndarray of shape (n_channels,)
@@ -297,9 +298,9 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             Weights of images or pixels in the loss, at least 0.
         groups : array-like of shape (n,), default=None
             Images of one group, such as tiles of one scene, are not split between training and
-            the images held out for validation.
+            validation set.
         validation_data : tuple of (X, y), default=None
-            Images and masks to validate on, instead of some that are held out.
+            Validation set of your own, instead of images that are held out.
 
         Returns
         -------
@@ -376,6 +377,9 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             If a parameter, the images or the masks are not as described, `class_weight` depends
             on frequencies, which one part of the images does not tell, or the net's parameters are
             others than those of the net that there is.
+        FloatingPointError
+            If the training diverges. After an error in the first call the estimator is as it was
+            before.
         """
         self._validate_params()
         check_together(self.get_params(deep=False), weighted=sample_weight is not None)
@@ -400,10 +404,10 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         check.check_labels(y, classes, self.ignore_label)
         if self.ignore_label is not None and np.all(y == self.ignore_label):
             raise ValueError(f"ignore_label={self.ignore_label} leaves no labelled pixel in y")
-        if not hasattr(self, "_rng"):
-            self._rng = check.random_generator(self.random_state)
+        rng = getattr(self, "_rng", None) or check.random_generator(self.random_state)
         rows = np.arange(len(X))
-        with self._computing(self._rng):
+        with self._unchanged_by_errors(), self._computing(rng):
+            self._rng = rng
             if is_first:
                 counts = class_counts(y, classes)
                 frequencies = class_frequencies(counts, y, classes, sample_weight)
@@ -411,7 +415,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             else:
                 self._take_over_settings()
             plan = Plan([Phase("partial_fit", 1, self.learning_rate)])
-            self._train(self._dataset(X, y, sample_weight, rows), None, plan, self._rng)
+            self._train(self._dataset(X, y, sample_weight, rows), None, plan, rng)
         return self
 
     def predict(self, X):

@@ -28,7 +28,7 @@ def class_weights(
     classes : ndarray of shape (n_classes,)
         Labels.
     frequencies : ndarray of shape (n_classes,)
-        Share of each class in the labelled pixels.
+        Fraction of each class in the labelled pixels.
     max_class_weight : float or None, default=None
         Larger weights are lowered to this one.
 
@@ -69,7 +69,7 @@ def class_frequencies(
     classes: np.ndarray,
     sample_weight: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Share of each class in the labelled pixels.
+    """Fraction of each class in the labelled pixels.
 
     Parameters
     ----------
@@ -102,7 +102,8 @@ def class_frequencies(
 
 def _from_mapping(class_weight: Mapping, classes: np.ndarray) -> np.ndarray:
     unknown = sorted(set(class_weight) - set(classes.tolist()), key=str)
-    if unknown:
+    # A fold may lack a rare class; weights that also lack one of the others are a mistake.
+    if unknown and not set(classes.tolist()) <= set(class_weight):
         raise ValueError(
             f"class_weight has labels {unknown} that are not among the classes {classes.tolist()}"
         )

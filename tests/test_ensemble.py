@@ -124,6 +124,21 @@ def test_many_images_are_taken_in_parts(data, fitted):
     np.testing.assert_array_equal(fitted.predict(X)[66:], fitted.predict(X[66:]))
 
 
+def test_larger_images_are_taken_fewer_at_a_time(data, fitted, monkeypatch):
+    X = np.repeat(np.repeat(data[0][:10], 2, axis=1), 2, axis=2)
+    expected = fitted.predict_uncertainty(X)
+    sizes = []
+
+    def watched(images, original=fitted._votes):
+        sizes.append(len(images))
+        return original(images)
+
+    monkeypatch.setattr(fitted, "_votes", watched)
+    monkeypatch.setattr("skmars.ensemble.PIXELS_AT_ONCE", 3 * X[0].size + 1)
+    np.testing.assert_allclose(fitted.predict_uncertainty(X), expected, atol=1e-5)
+    assert sizes == [3, 3, 3, 1]
+
+
 def test_images_of_different_sizes(data, fitted):
     images = [data[0][0], data[0][1][:20, :30]]
     masks = fitted.predict(images)

@@ -527,3 +527,41 @@ class TestBadInput:
         y[:4, 0, 0] = 9
         with pytest.raises(ValueError, match=r"all pixels of the labels \[9\]"):
             OutlierRemover().fit(X, y)
+
+
+class TestIgnoredLabel:
+    def test_a_border_without_labels_makes_no_shared_mask(self, scenes):
+        X, y = scenes
+        y = y.copy()
+        y[:12] = 1
+        y[:, :3, :5] = y[:, -3:, -5:] = y[:, 9:11, 7:9] = 255
+        assert OutlierRemover(method="repeated_mask").fit(X, y).outlier_mask_[:12].all()
+        remover = OutlierRemover(method="repeated_mask", ignore_label=255).fit(X, y)
+        assert not remover.outlier_mask_.any()
+
+    def test_shared_masks_are_found_beside_it(self, sprites):
+        X, y, kinds = sprites
+        y = y.copy()
+        y[:, :2] = 255
+        remover = OutlierRemover(method="repeated_mask", ignore_label=255).fit(X, y)
+        np.testing.assert_array_equal(remover.outlier_mask_, kinds == "sprite")
+
+    def test_a_mask_that_is_partly_missing_contradicts_nothing(self, scenes):
+        X, y = scenes[0].copy(), scenes[1].copy()
+        X[1], y[1] = X[0], y[0]
+        y[1, :, :40] = y[2, :2] = 255
+        method = {"method": "contradicting_mask", "random_state": 0}
+        assert OutlierRemover(**method).fit(X, y).outlier_mask_[:2].any()
+        assert not OutlierRemover(**method, ignore_label=255).fit(X, y).outlier_mask_.any()
+        # Where both have a label they may still differ.
+        y[1, :, 40:] = (y[1, :, 40:] + 1) % 4
+        assert OutlierRemover(**method, ignore_label=255).fit(X, y).outlier_mask_[:2].any()
+
+    def test_it_may_go_with_the_outliers(self, sprites):
+        X, y, kinds = sprites
+        y = y.copy()
+        y[kinds == "sprite", :2] = 255
+        with pytest.raises(ValueError, match=r"labels \[255\]"):
+            OutlierRemover(method="repeated_mask").fit(X, y)
+        remover = OutlierRemover(method="repeated_mask", ignore_label=255).fit(X, y)
+        np.testing.assert_array_equal(remover.outlier_mask_, kinds == "sprite")

@@ -79,6 +79,13 @@ def half(X):
     return X // 2
 
 
+class FirstHalf(BaseEstimator):
+    """A sampler that does not tell which images it keeps."""
+
+    def fit_resample(self, X, y):
+        return X[: len(X) // 2], y[: len(X) // 2]
+
+
 def test_samplers_change_the_training_data_only(planted):
     X, y, kinds = planted
     pipeline = three_steps(Watcher()).fit(X, y)
@@ -308,3 +315,35 @@ def test_scikit_learns_own_pipeline_refuses_samplers(planted):
     pipeline = Pipeline([("augment", Augmenter()), ("segment", Watcher())])
     with pytest.raises(TypeError, match="transform"):
         pipeline.fit(X, y)
+
+
+@pytest.mark.parametrize("name", ["groups", "sample_weight"])
+def test_values_of_other_images_are_refused(planted, name):
+    X, y, _ = planted
+    pipeline = make_pipeline(segment=Watcher())
+    with pytest.raises(ValueError, match=f"30 segment__{name} for 20 images"):
+        pipeline.fit(X[:20], y[:20], **{f"segment__{name}": np.ones(30)})
+
+
+def test_a_sampler_that_does_not_tell_what_it_keeps(planted):
+    X, y, _ = planted
+    pipeline = make_pipeline(outliers=FirstHalf(), segment=Watcher()).fit(X, y)
+    assert len(pipeline[-1].given_["X"]) == 15
+    with pytest.raises(ValueError, match="'outliers', which has no sample_indices_"):
+        pipeline.fit(X, y, segment__groups=np.arange(30))
+
+
+def test_groups_go_past_a_transformer_behind_a_sampler(planted):
+    X, y, kinds = planted
+    with config_context(enable_metadata_routing=True):
+        pipeline = SegmentationPipeline(
+            [
+                ("outliers", OutlierRemover(method="repeated_mask")),
+                ("half", FunctionTransformer(half)),
+                ("segment", Watcher().set_fit_request(groups=True)),
+            ]
+        )
+        pipeline.fit(X, y, groups=np.arange(30))
+    given = pipeline[-1].given_
+    np.testing.assert_array_equal(given["groups"], np.flatnonzero(kinds == ""))
+    np.testing.assert_array_equal(given["X"], half(X[kinds == ""]))

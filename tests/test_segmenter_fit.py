@@ -560,3 +560,10 @@ def test_images_of_one_pixel_can_be_learned_from(fast):
     X = np.array([0, 1, 0, 1, 0, 1, 0, 1], dtype=np.uint8).reshape(-1, 1, 1)
     segmenter = MarsSegmenter(**{**fast, "batch_size": 1}).fit(X, X)
     assert segmenter.predict(X).shape == (8, 1, 1)
+
+
+def test_class_weights_may_name_a_class_that_a_fold_lacks(terrain, fast):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    weights = {0: 1.0, 1: 2.0, 2: 1.0, 3: 1.0, 4: 8.0}
+    segmenter = MarsSegmenter(**fast, class_weight=weights).fit(X, y)
+    np.testing.assert_array_equal(segmenter.class_weight_, [1.0, 2.0, 1.0, 1.0])

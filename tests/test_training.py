@@ -8,6 +8,7 @@ from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback, EarlyStopping
 
 from skmars import MarsSegmenter
+from skmars.training.callbacks import ValidationScore
 
 
 @pytest.fixture
@@ -798,9 +799,30 @@ def test_a_first_fit_that_fails_leaves_it_unfitted(terrain, fast):
     segmenter.set_params(learning_rate=1e-3).fit(*terrain)
 
 
-def test_diverging_partial_fit_raises(terrain, fast):
+def test_a_first_partial_fit_that_fails_leaves_it_unfitted(terrain, fast):
+    segmenter = MarsSegmenter(**fast, loss=nan_loss)
     with pytest.raises(FloatingPointError):
-        MarsSegmenter(**fast, loss=nan_loss).partial_fit(*terrain)
+        segmenter.partial_fit(*terrain)
+    with pytest.raises(NotFittedError):
+        segmenter.predict(terrain[0])
+    # Another net can be trained then.
+    segmenter.set_params(loss="focal", depth=3).partial_fit(*terrain)
+    assert np.isfinite(segmenter.predict_proba(terrain[0])).all()
+
+
+def test_validation_score_of_many_weighted_pixels():
+    score = ValidationScore()
+    score.on_epoch_begin(None)
+    right = torch.zeros(1, 2, 1024, 1024)
+    right[:, 0] = 1
+    target = torch.zeros(1, 1024, 1024, dtype=torch.int64)
+    target[:, :, :8] = 1
+    weight = torch.full((1,), 0.3)
+    for _ in range(8):
+        score.on_batch_end(None, batch=(None, (target, weight)), y_pred=right)
+    n_wrong = 8 * 8 * 1024
+    expected = 0.3 * np.array([[8 * 1024**2 - n_wrong, 0], [n_wrong, 0]])
+    np.testing.assert_allclose(score.counts_.numpy(), expected, rtol=1e-6)
 
 
 # Average of the weights

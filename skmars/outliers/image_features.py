@@ -18,7 +18,7 @@ _BRIGHTNESS[0.99] = "brightest 1 %"
 _EDGES = {0.5: "median", 0.9: "steepest 10 %", 0.99: "steepest 1 %", 0.999: "steepest 0.1 %"}
 _SIGMAS = (1.0, 2.0, 4.0, 8.0)
 _BANDS = ("below 1 px", "of 1-2 px", "of 2-4 px", "of 4-8 px")
-# Share of the pixels that a blob has to have at least to decide `dark` and `bright`.
+# Fraction of the pixels that a blob has to have at least to decide `dark` and `bright`.
 _BLOB_SHARE = 0.002
 
 _AMOUNTS = (

@@ -1,12 +1,11 @@
 """How well masks fit their images: by a segmenter, or quickly by the look of single pixels."""
 
-from typing import Any
-
 import numpy as np
 from scipy import ndimage
 from sklearn.base import clone
 from sklearn.naive_bayes import GaussianNB
 
+from skmars._fitted import fitted_attribute
 from skmars.outliers.image_features import intensity_scale
 
 __all__ = ["label_quality", "mask_fit"]
@@ -52,7 +51,15 @@ def label_quality(X: np.ndarray, y: np.ndarray, segmenter, splitter) -> np.ndarr
     return quality
 
 
-def mask_fit(X: np.ndarray, y: np.ndarray, rows: np.ndarray, others: np.ndarray, rng) -> Any:
+def mask_fit(
+    X: np.ndarray,
+    y: np.ndarray,
+    rows: np.ndarray,
+    others: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    ignore_label: int | None = None,
+) -> np.ndarray:
     """How probable masks are, by pixels of other images that look alike.
 
     A Gaussian naive Bayes classifier of brightness, local contrast, edges and height in the
@@ -68,11 +75,14 @@ def mask_fit(X: np.ndarray, y: np.ndarray, rows: np.ndarray, others: np.ndarray,
         Images to learn from, at least one.
     rng : numpy.random.Generator
         Draws at most 200 of them, and 200 pixels of each.
+    ignore_label : int or None, default=None
+        Label of pixels without one, which tell nothing.
 
     Returns
     -------
     fit : ndarray of shape (len(rows),)
-        Mean log probability of the labels, by classes of equal frequency.
+        Mean log probability of the labels, by classes of equal frequency; the lowest possible
+        one if no pixel has a label.
     """
     scaling = intensity_scale(X)
     if len(others) > _N_TRAINING_IMAGES:
@@ -80,19 +90,28 @@ def mask_fit(X: np.ndarray, y: np.ndarray, rows: np.ndarray, others: np.ndarray,
     features, labels = [], []
     for row in others:
         chosen = rng.integers(y[row].size, size=_N_TRAINING_PIXELS)
+        chosen = chosen[y[row].ravel()[chosen] != ignore_label]
         features.append(_pixel_features(X[row], *scaling)[chosen])
         labels.append(y[row].ravel()[chosen])
     labels_seen = np.unique(np.concatenate(labels))
+    if len(labels_seen) == 0:
+        return np.full(len(rows), _LOWEST_LOG)
     model = GaussianNB(priors=np.full(len(labels_seen), 1 / len(labels_seen)), var_smoothing=1e-3)
     model.fit(np.concatenate(features), np.concatenate(labels))
-    return np.array([_log_probability(model, X[row], y[row], scaling) for row in rows])
+    return np.array(
+        [_log_probability(model, X[row], y[row], scaling, ignore_label) for row in rows]
+    )
 
 
-def _log_probability(model: GaussianNB, image, mask, scaling) -> float:
-    log_p = model.predict_log_proba(_pixel_features(image, *scaling))
-    place = np.searchsorted(model.classes_, mask.ravel()).clip(max=len(model.classes_) - 1)
-    values = np.maximum(log_p[np.arange(mask.size), place], _LOWEST_LOG)
-    return float(np.where(model.classes_[place] == mask.ravel(), values, _LOWEST_LOG).mean())
+def _log_probability(model: GaussianNB, image, mask, scaling, ignore_label) -> float:
+    labelled = mask.ravel() != ignore_label
+    if not labelled.any():
+        return _LOWEST_LOG
+    labels = mask.ravel()[labelled]
+    log_p = model.predict_log_proba(_pixel_features(image, *scaling)[labelled])
+    place = np.searchsorted(model.classes_, labels).clip(max=len(model.classes_) - 1)
+    values = np.maximum(log_p[np.arange(len(labels)), place], _LOWEST_LOG)
+    return float(np.where(model.classes_[place] == labels, values, _LOWEST_LOG).mean())
 
 
 def _pixel_features(image: np.ndarray, center: float, scale: float) -> np.ndarray:
@@ -118,7 +137,7 @@ def _as_indices(masks, classes, p, model) -> tuple[np.ndarray, np.ndarray]:
     """
     labels = np.searchsorted(classes, masks).clip(max=len(classes) - 1)
     unknown = classes[labels] != masks
-    ignored = masks == getattr(model, "ignore_label", None)
+    ignored = masks == fitted_attribute(model, "ignore_label")
     n_classes = len(classes)
     labels[unknown] = n_classes
     p = np.concatenate([p, np.zeros_like(p[:, :1])], axis=1)

@@ -1,6 +1,5 @@
 """Finding images that have no place in a training set, and taking them out."""
 
-from collections.abc import Callable
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,9 +9,10 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skmars import _validation as check
 from skmars._tags import ImageInputMixin
+from skmars.outliers.findings import Findings, count
 from skmars.outliers.image_features import FEATURE_NAMES, image_features
 from skmars.outliers.label_quality import label_quality, mask_fit
-from skmars.outliers.shared_masks import find_copies, find_shared_masks
+from skmars.outliers.shared_masks import find_copies, find_shared_masks, fraction_differing
 from skmars.outliers.tail_scores import (
     find_cut,
     robust_deviations,
@@ -60,15 +60,18 @@ default="auto"
         clone is fitted to the features of the images, each in units of its own tails. None looks
         for gaps in the tail of each feature, and of the mean of the five most surprising ones.
     contamination : "auto" or float, default="auto"
-        Share of the images to take by appearance or by label quality, in (0, 0.5]. "auto" takes
+        Fraction of the images to take by appearance or by label quality, in (0, 0.5]. "auto" takes
         those beyond a gap in the scores that is too wide for chance, or what the `detector`
-        calls outliers; label qualities seldom have a gap, so give a share for them. It has no say
-        in repeated and contradicting masks, which are counted.
+        calls outliers; label qualities seldom have a gap, so give a fraction for them. It has no
+        say in repeated and contradicting masks, which are counted.
     segmenter : estimator or None, default=None
         For "label_quality": has `fit`, `predict_proba` and `classes_`; clones of it are fitted.
-        None takes a `MarsSegmenter` as it is by default.
+        None takes a `MarsSegmenter` with this `ignore_label`.
     cv : int, splitter or iterable, default=5
         Folds for "label_quality". An int shuffles the images.
+    ignore_label : int or None, default=None
+        Label of pixels that were not annotated: masks may differ there, and their outline is no
+        boundary. A background that was annotated, such as AN2DL's, is a label like others.
     random_state : int, RandomState instance or None, default=None
         Seeds detector, segmenter, folds, and the pixels that tell copies apart. The default
         detector draws nothing.
@@ -130,6 +133,7 @@ default="auto"
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "segmenter": [HasMethods(["fit", "predict_proba"]), None],
         "cv": ["cv_object"],
+        "ignore_label": [Integral, None],
         "random_state": ["random_state"],
     }
 
@@ -141,6 +145,7 @@ default="auto"
         contamination="auto",
         segmenter=None,
         cv=5,
+        ignore_label=None,
         random_state=None,
     ):
         self.method = method
@@ -148,6 +153,7 @@ default="auto"
         self.contamination = contamination
         self.segmenter = segmenter
         self.cv = cv
+        self.ignore_label = ignore_label
         self.random_state = random_state
 
     def fit(self, X, y):
@@ -179,11 +185,11 @@ default="auto"
         """Find the outliers among images and masks that are checked."""
         self._validate_params()
         rng = check.random_generator(self.random_state)
-        findings = _Findings(len(X))
+        findings = Findings(len(X))
         for name in ("repeated_mask", "contradicting_mask", "appearance", "label_quality"):
             if name == self.method or (self.method == "auto" and name != "label_quality"):
                 getattr(self, f"_find_by_{name}")(X, y, findings, rng)
-        _check_what_is_left(y, findings)
+        findings.check_what_is_left(y, self.ignore_label)
         self.n_channels_in_ = check.count_channels(X)
         self.outlier_mask_ = findings.outliers
         self.scores_ = findings.complete_scores()
@@ -240,30 +246,33 @@ default="auto"
         """
         return np.where(self.fit(X, y).outlier_mask_, -1, 1)
 
-    def _find_by_repeated_mask(self, X, y, findings: "_Findings", rng) -> None:
-        n_sharing, log_chance, is_beyond_chance = find_shared_masks(X, y)
+    def _find_by_repeated_mask(self, X, y, findings: Findings, rng) -> None:
+        n_sharing, log_chance, is_beyond_chance = find_shared_masks(
+            X, y, ignore_label=self.ignore_label
+        )
         limit = log_chance[~is_beyond_chance].min(initial=0)
 
         def explain(row: int) -> str:
-            return f"shares its mask with {_count(n_sharing[row] - 1, 'other image')}"
+            return f"shares its mask with {count(n_sharing[row] - 1, 'other image')}"
 
         # What shares no mask has no score by it.
         scores = np.where(log_chance < 0, limit - log_chance, -np.inf)
         findings.add(is_beyond_chance, scores, explain)
 
-    def _find_by_contradicting_mask(self, X, y, findings: "_Findings", rng) -> None:
-        groups = find_copies(X, y, tolerance=_TOLERANCE)
+    def _find_by_contradicting_mask(self, X, y, findings: Findings, rng) -> None:
+        ignored = self.ignore_label
+        groups = find_copies(X, y, tolerance=_TOLERANCE, ignore_label=ignored)
         if not groups:
             return
         rows = np.concatenate(groups)
         others = np.setdiff1d(np.flatnonzero(~findings.outliers), rows)
         fit = np.full(len(X), -np.inf)
         if len(others):
-            fit[rows] = mask_fit(X, y, rows, others, rng)
+            fit[rows] = mask_fit(X, y, rows, others, rng, ignore_label=ignored)
         wrong, scores, reasons = np.zeros(len(X), dtype=bool), np.full(len(X), -np.inf), {}
         for group in groups:
             best = group[fit[group].argmax()]
-            difference = np.mean(y[group] != y[best], axis=(1, 2))
+            difference = fraction_differing(y[best], y[group], ignored)
             contradicting = difference > _TOLERANCE
             rivals = fit[group[contradicting]].max(initial=-np.inf)
             is_clear = np.isfinite(fit[best]) and fit[best] - rivals > _CLEAR_DIFFERENCE
@@ -271,12 +280,12 @@ default="auto"
             scores[group], scores[taken], wrong[taken] = 0, difference.max(), True
             for row in taken.tolist():
                 reasons[row] = (
-                    f"is identical to {_count(len(group) - 1, 'other image')}, but the masks "
+                    f"is identical to {count(len(group) - 1, 'other image')}, but the masks "
                     f"differ on up to {difference.max():.0%} of the pixels"
                 )
         findings.add(wrong, scores, reasons.__getitem__)
 
-    def _find_by_appearance(self, X, y, findings: "_Findings", rng) -> None:
+    def _find_by_appearance(self, X, y, findings: Findings, rng) -> None:
         features = image_features(X)
         normal = ~findings.outliers
         if not normal.any():
@@ -304,12 +313,12 @@ default="auto"
 
         findings.add(scores > 0, scores, explain)
 
-    def _find_by_label_quality(self, X, y, findings: "_Findings", rng) -> None:
+    def _find_by_label_quality(self, X, y, findings: Findings, rng) -> None:
         segmenter = self.segmenter
         if segmenter is None:
             from skmars.segmenter import MarsSegmenter
 
-            segmenter = MarsSegmenter()
+            segmenter = MarsSegmenter(ignore_label=self.ignore_label)
         splitter = check_cv(self.cv)
         if isinstance(self.cv, Integral):
             splitter = KFold(self.cv, shuffle=True, random_state=int(rng.integers(2**31)))
@@ -332,49 +341,15 @@ default="auto"
         return considered[len(considered) - 1 - int(self.contamination * len(considered))]
 
 
-class _Findings:
-    """What the methods have found so far, image by image."""
-
-    def __init__(self, n: int):
-        self.outliers = np.zeros(n, dtype=bool)
-        self.scores = np.full(n, -np.inf)
-        self.reasons: list[list[str]] = [[] for _ in range(n)]
-
-    def add(self, outliers: np.ndarray, scores: np.ndarray, explain: Callable[[int], str]) -> None:
-        self.outliers |= outliers
-        self.scores = np.maximum(self.scores, scores)
-        for row in np.flatnonzero(outliers).tolist():
-            self.reasons[row].append(explain(row))
-
-    def complete_scores(self) -> np.ndarray:
-        """Scores, the lowest for images that no method has anything to say of."""
-        known = np.isfinite(self.scores)
-        return np.where(known, self.scores, self.scores[known].min(initial=0))
-
-
-def _check_what_is_left(y: np.ndarray, findings: _Findings) -> None:
-    if findings.outliers.all():
-        raise ValueError(
-            f"all {len(y)} images would be outliers; the first one {findings.reasons[0][0]}"
-        )
-    if not findings.outliers.any():
-        return
-    labels = [set(np.unique(mask).tolist()) for mask in y]
-    left = set().union(*(labels[row] for row in np.flatnonzero(~findings.outliers)))
-    lost = sorted(set().union(*labels) - left)
-    if lost:
-        raise ValueError(
-            f"taking {_count(findings.outliers.sum(), 'outlier')} of {len(y)} images would take "
-            f"all pixels of the labels {lost}"
-        )
-
-
 def _seeded(estimator, rng: np.random.Generator):
-    """A clone with a seed of its own, unless it has one."""
+    """A clone whose parts have seeds of their own where they have none."""
     estimator = clone(estimator)
-    if estimator.get_params().get("random_state", 0) is None:
-        estimator.set_params(random_state=int(rng.integers(2**31)))
-    return estimator
+    unseeded = sorted(
+        name
+        for name, value in estimator.get_params().items()
+        if name.rpartition("__")[2] == "random_state" and value is None
+    )
+    return estimator.set_params(**{name: int(rng.integers(2**31)) for name in unseeded})
 
 
 def _detect(model, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -391,7 +366,3 @@ def _detect(model, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _describe_deviation(name: str, deviation: float) -> str:
     side = "above" if deviation > 0 else "below"
     return f"{name} {abs(deviation):.1f} robust standard deviations {side} the median"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -9,7 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-__all__ = ["SharedMasks", "count_corners", "find_copies", "find_shared_masks", "group_equal"]
+__all__ = [
+    "SharedMasks",
+    "count_corners",
+    "find_copies",
+    "find_shared_masks",
+    "fraction_differing",
+    "group_equal",
+]
 
 # Chance of calling any group of a data set an outlier that shares its mask by accident.
 _SIGNIFICANCE = 1e-3
@@ -26,7 +33,9 @@ class SharedMasks(NamedTuple):
     is_beyond_chance: np.ndarray
 
 
-def find_shared_masks(X: np.ndarray, y: np.ndarray) -> SharedMasks:
+def find_shared_masks(
+    X: np.ndarray, y: np.ndarray, *, ignore_label: int | None = None
+) -> SharedMasks:
     """Find groups of different images that share one mask more often than chance would.
 
     The chance that an independent mask agrees with a given one is estimated from above: a mask
@@ -43,6 +52,8 @@ def find_shared_masks(X: np.ndarray, y: np.ndarray) -> SharedMasks:
         Images. Copies of one image count once: they share their mask rightly.
     y : ndarray of shape (n, H, W)
         Masks.
+    ignore_label : int or None, default=None
+        Label of pixels without one: where they begin is no boundary.
 
     Returns
     -------
@@ -58,17 +69,21 @@ def find_shared_masks(X: np.ndarray, y: np.ndarray) -> SharedMasks:
     log_chance = np.zeros(n)
     for rows in group_equal(y):
         mask = y[rows[0]]
-        if len(rows) == 1 or (mask == mask.flat[0]).all():
+        labelled = mask[mask != ignore_label]
+        if len(rows) == 1 or len(labelled) == 0 or (labelled == labelled[0]).all():
             continue
         n_different = len(group_equal(X[rows]))
         n_sharing[rows] = n_different
         if n_different >= _FEWEST_SHARING:
-            log_tail = binom.logsf(n_different - 2, n - 1, _agreement_chance(mask)) + np.log(n)
+            chance = _agreement_chance(mask, ignore_label)
+            log_tail = binom.logsf(n_different - 2, n - 1, chance) + np.log(n)
             log_chance[rows] = np.clip(log_tail / np.log(10), _LOWEST_LOG, 0)
     return SharedMasks(n_sharing, log_chance, log_chance < np.log10(_SIGNIFICANCE))
 
 
-def find_copies(X: np.ndarray, y: np.ndarray, *, tolerance: float) -> list[np.ndarray]:
+def find_copies(
+    X: np.ndarray, y: np.ndarray, *, tolerance: float, ignore_label: int | None = None
+) -> list[np.ndarray]:
     """Find identical images whose masks contradict each other.
 
     Parameters
@@ -78,7 +93,9 @@ def find_copies(X: np.ndarray, y: np.ndarray, *, tolerance: float) -> list[np.nd
     y : ndarray of shape (n, H, W)
         Masks.
     tolerance : float
-        Share of the pixels on which masks of one image may differ.
+        Fraction of the pixels on which masks of one image may differ.
+    ignore_label : int or None, default=None
+        Label of pixels without one, which contradict nothing.
 
     Returns
     -------
@@ -90,9 +107,19 @@ def find_copies(X: np.ndarray, y: np.ndarray, *, tolerance: float) -> list[np.nd
         if len(rows) == 1 or np.ptp(X[rows[0]].astype(np.float64)) == 0:
             continue
         masks = y[rows]
-        if max(np.mean(mask != masks, axis=(1, 2)).max() for mask in masks) > tolerance:
+        if max(fraction_differing(mask, masks, ignore_label).max() for mask in masks) > tolerance:
             groups.append(rows)
     return groups
+
+
+def fraction_differing(
+    mask: np.ndarray, others: np.ndarray, ignore_label: int | None
+) -> np.ndarray:
+    """Fraction of the pixels on which a mask and each of others `(n, H, W)` have two labels."""
+    differs = mask != others
+    if ignore_label is not None:
+        differs &= (mask != ignore_label) & (others != ignore_label)
+    return differs.mean(axis=(1, 2))
 
 
 def group_equal(values: np.ndarray) -> list[np.ndarray]:
@@ -105,10 +132,11 @@ def group_equal(values: np.ndarray) -> list[np.ndarray]:
     return [np.array(rows) for rows in groups.values()]
 
 
-def count_corners(mask: np.ndarray) -> int:
+def count_corners(mask: np.ndarray, ignore_label: int | None = None) -> int:
     """Count the places within a mask where boundaries between labels turn or meet.
 
     At a corner of four pixels nothing turns if the two rows, or the two columns, are alike.
+    Those with a pixel of the ignored label are not counted.
 
     Examples
     --------
@@ -123,10 +151,14 @@ def count_corners(mask: np.ndarray) -> int:
     along = mask[1:] != mask[:-1]
     rows_alike = ~(along[:, 1:] | along[:, :-1])
     columns_alike = ~(across[1:] | across[:-1])
-    return int(np.count_nonzero(~(rows_alike | columns_alike)))
+    turns = ~(rows_alike | columns_alike)
+    if ignore_label is not None:
+        unknown = mask == ignore_label
+        turns &= ~(unknown[1:, 1:] | unknown[1:, :-1] | unknown[:-1, 1:] | unknown[:-1, :-1])
+    return int(np.count_nonzero(turns))
 
 
-def _agreement_chance(mask: np.ndarray) -> float:
+def _agreement_chance(mask: np.ndarray, ignore_label: int | None) -> float:
     """Upper estimate of the chance that an independent mask is the same as one not constant."""
     sides = [side - 1 for side in mask.shape if side > 1]
-    return max(0.5 ** count_corners(mask) / max(min(sides), 1), 1e-300)
+    return max(0.5 ** count_corners(mask, ignore_label) / max(min(sides), 1), 1e-300)

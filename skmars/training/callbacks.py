@@ -57,7 +57,7 @@ class Pace(Callback):
         self.started_ = time.perf_counter()
 
     def progress(self) -> float:
-        """Share of the phase that is done, in [0, 1]: of its time if that is limited."""
+        """Fraction of the phase that is done, in [0, 1]: of its time if that is limited."""
         if self.deadline_ is None:
             return min(self.n_done_ / self.n_batches_, 1.0)
         available = self.deadline_ - self._reserve() - self.started_
@@ -154,6 +154,8 @@ class ValidationScore(Callback):
             weight = weight.to(y_pred.device)
             weight = weight.reshape(len(weight), *(weight.shape[1:] or (1, 1)))
             weight = weight.expand_as(target)[labelled]
+            # In double precision, which not every device has, or a large sum would stop growing.
+            pairs, weight = pairs.cpu(), weight.cpu().double()
         counts = torch.bincount(pairs, weight, minlength=n_classes**2).view(n_classes, n_classes)
         self.counts_ = counts if self.counts_ is None else self.counts_ + counts
 

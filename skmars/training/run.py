@@ -36,7 +36,7 @@ HISTORY_COLUMNS = {
     "seconds": "dur",
 }
 
-# Share of the time of a training step that the forward pass takes.
+# Fraction of the time of a training step that the forward pass takes.
 FORWARD_SHARE = 0.35
 
 
@@ -124,9 +124,10 @@ def train(
         ("train_loss", PassthroughScoring("train_loss", on_train=True)),
         ("valid_loss", PassthroughScoring("valid_loss")),
         ("valid_mean_iou", ValidationScore()),
+        # Before the pace is measured: it takes time as well.
+        *([("temperature", TemperatureScaling())] if plan.calibrate else []),
         ("pace", pace),
         ("learning_rate", rate),
-        *([("temperature", TemperatureScaling())] if plan.calibrate else []),
         *([("best_weights", best)] if plan.keep_best else []),
         *callbacks,
         *([("progress_bar", ProgressBar())] if verbose > 1 else []),
