@@ -162,6 +162,8 @@ class TestMaskDisplay:
             MaskDisplay(X[:2], y[:3]).plot()
         with pytest.raises(ValueError, match="errors=True needs both"):
             MaskDisplay(X[:2], y[:2]).plot(errors=True)
+        with pytest.raises(ValueError, match=r"1 target_names for the labels \[0, 1"):
+            MaskDisplay(X[:2], y[:2], labels=[0, 1, 2], target_names=["a"]).plot()
         with pytest.raises(ValueError, match="2 x 2"):
             MaskDisplay(X[:2], y[:2]).plot(ax=plt.subplots(1, 3)[1])
         with pytest.raises(ValueError, match="must be a subplot"):
@@ -192,6 +194,12 @@ class TestLearningCurveDisplay:
         assert display.best_epoch == 2
         assert display.phases is None
         assert len(display.axes_) == 3
+
+    def test_what_is_kept_may_not_be_validated(self):
+        rows = [*HISTORY, {"train_loss": 0.4, "learning_rate": 1e-4}]
+        display = LearningCurveDisplay.from_history(rows, best_epoch=3)
+        assert len(display.axes_[1].lines) == 1
+        assert display.axes_[1].get_legend() is None
 
     def test_without_validation(self):
         rows = [{"train_loss": 0.5, "learning_rate": 1e-3, "phase": "train"}]

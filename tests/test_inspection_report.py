@@ -131,6 +131,17 @@ class TestHeatMaps:
             for gate, bias in zip(gates, before, strict=True):
                 gate.score.bias.data = bias
 
+    def test_attention_of_images_of_any_kind(self, fitted, terrain):
+        X = terrain[0]
+        mirrored = AttentionDisplay.from_estimator(fitted, X[:3, :, ::-1])
+        copied = AttentionDisplay.from_estimator(fitted, X[:3, :, ::-1].copy())
+        several = AttentionDisplay.from_estimator(fitted, [X[0, :, ::-1], X[1, :20]])
+        for level, maps in copied.maps.items():
+            np.testing.assert_array_equal(mirrored.maps[level], maps)
+            np.testing.assert_allclose(several.maps[level][0], maps[0], atol=1e-5)
+        # At half of the resolution: the first level is of patches.
+        assert several.maps["level 1"][1].shape == (10, 24)
+
     def test_attention_leaves_the_segmenter_as_it_was(self, fitted, terrain):
         X, _ = terrain
         before = fitted.predict_proba(X[:2])
@@ -163,6 +174,10 @@ class TestConfusion:
         assert display.ax_ is ax
         assert display.figure_ is ax.figure
         assert [text.get_text() for text in ax.get_yticklabels()] == ["1", "2", "3", "4"]
+
+    def test_of_weights_as_well_as_of_counts(self):
+        display = ConfusionDisplay(np.array([[3, 1], [0, 0]]) / 100, ["a", "b"]).plot()
+        np.testing.assert_allclose(display.shares_, [[0.75, 0.25], [0, 0]])
 
     def test_of_masks_of_different_sizes(self):
         y_true = [np.array([[0, 1, 9]]), np.array([[1], [1]])]
@@ -227,6 +242,17 @@ class TestReport:
         images, masks = [X[0], X[1][:20]], [y[0], y[1][:20]]
         write_report(tmp_path / "report.html", fitted, images, masks)
         assert re.search(r"<th>images</th><td>2</td>", Page(tmp_path / "report.html").text)
+
+    def test_of_nested_lists(self, terrain, fast, tmp_path):
+        X, y = terrain
+        segmenter = MarsSegmenter(**{**fast, "max_epochs": 1}).fit(X, y)
+        write_report(tmp_path / "page.html", segmenter, X[:6], y[:6].tolist())
+        assert (tmp_path / "page.html").exists()
+
+    def test_refuses_labels_that_the_segmenter_does_not_know(self, fitted, terrain, tmp_path):
+        X, y = terrain
+        with pytest.raises(ValueError, match=r"\[9\] that are not among the classes"):
+            write_report(tmp_path / "page.html", fitted, X, np.where(y == 4, 9, y))
 
     def test_refuses_what_does_not_fit(self, fitted, terrain, tmp_path):
         X, y = terrain

@@ -77,6 +77,15 @@ def test_any_number_of_channels(spoiled, n_channels):
     assert shown(display.axes_[0, 0]).shape == (*X.shape[1:3], 3)
 
 
+def test_images_in_an_array(spoiled):
+    X = spoiled[0]
+    display = OutlierDisplay(X[:2], [0, 1], ["a", "b"]).plot()
+    assert [panel.get_title(loc="left") for panel in display.axes_.flat[:2]] == [
+        "image 0\na",
+        "image 1\nb",
+    ]
+
+
 def test_without_outliers(terrain):
     remover = OutlierRemover(method="repeated_mask").fit(*terrain)
     display = OutlierDisplay.from_estimator(remover, terrain[0])

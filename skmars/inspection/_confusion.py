@@ -9,7 +9,7 @@ from skmars.metrics import confusion_counts
 
 
 class ConfusionDisplay:
-    """Share of each true class that was predicted as each class.
+    """Fraction of each true class that was predicted as each class.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions`.
 
@@ -127,7 +127,8 @@ class ConfusionDisplay:
         counts, names = np.asarray(self.counts), list(self.target_names)
         if counts.shape != (len(names), len(names)):
             raise ValueError(f"got counts of shape {counts.shape} and {len(names)} target_names")
-        self.shares_ = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        totals = counts.sum(axis=1, keepdims=True)
+        self.shares_ = counts / np.where(totals > 0, totals, 1)
         if ax is None:
             side = 2.0 + 0.7 * len(names)
             ax = plt.subplots(figsize=(side, side), layout="constrained")[1]
@@ -139,6 +140,6 @@ class ConfusionDisplay:
             xticks_rotation="horizontal" if len(names) < 7 else "vertical",
             im_kw={"vmin": 0, "vmax": 1},
         )
-        ax.set_title("share of each true class", fontsize="medium")
+        ax.set_title("fraction of each true class", fontsize="medium")
         self.ax_, self.figure_ = display.ax_, display.figure_
         return self

@@ -155,16 +155,21 @@ class LearningCurveDisplay:
         if len(panel.lines) > 1:
             panel.legend(frameon=False)
         if title == "validation mean IoU" and self.best_epoch is not None:
-            kept = self.valid_mean_iou[self.best_epoch]
-            style = {"ms": 9, "mfc": "none", "mec": TRAIN_COLOR, "clip_on": False}
-            (point,) = panel.plot(self.best_epoch + 1, kept, "o", **style)
-            panel.legend([point], [f"kept: {kept:.3f}"], frameon=False)
+            self._mark_kept(panel, self.valid_mean_iou[self.best_epoch])
         panel.set_title(title, fontsize="medium")
         panel.set(xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
         panel.xaxis.get_major_locator().set_params(integer=True)
         tidy(panel)
         if title == "learning rate":
             panel.ticklabel_format(axis="y", scilimits=(-2, 3))
+
+    def _mark_kept(self, panel, score: float) -> None:
+        if np.isnan(score):
+            # An epoch of `partial_fit`, which validates nothing.
+            return
+        style = {"ms": 9, "mfc": "none", "mec": TRAIN_COLOR, "clip_on": False}
+        (point,) = panel.plot(self.best_epoch + 1, score, "o", **style)
+        panel.legend([point], [f"kept: {score:.3f}"], frameon=False)
 
     def _mark_phases(self, panel, with_name: bool) -> None:
         phases = list(self.phases) if self.phases is not None else []

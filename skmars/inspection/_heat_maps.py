@@ -1,6 +1,6 @@
 """Images beside what a segmenter is unsure of, and what its attention gates let through."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -126,8 +126,8 @@ class UncertaintyDisplay(HeatMapDisplay):
         Parameters
         ----------
         estimator : estimator instance
-            Fitted. Of a segmenter with `predict_proba` the entropy is plotted, as a share of the
-            highest possible one; of an `Ensemble` its members' disagreement as well.
+            Fitted. Of a segmenter with `predict_proba` the entropy is plotted, as a fraction of
+            the highest possible one; of an `Ensemble` its members' disagreement as well.
         X : array-like of shape (n, H, W) or (n, H, W, C), or list of arrays of any sizes
             Images.
         ax : matplotlib Axes or array of Axes, default=None
@@ -254,14 +254,20 @@ def attention_maps(segmenter, X) -> dict[str, list[np.ndarray]]:
     hooks = [gate.register_forward_hook(note, with_kwargs=True) for gate in gates]
     try:
         with torch.inference_mode():
-            for start in range(0, len(X), IMAGES_AT_ONCE):
-                batch = np.asarray(X[start : start + IMAGES_AT_ONCE])
-                segmenter.net_.infer(channels_first(batch))
+            for batch in _batches(segmenter._checked(X)):
+                segmenter.net_.infer(channels_first(np.ascontiguousarray(batch)))
     finally:
         for hook in hooks:
             hook.remove()
     # The decoder goes from the coarsest level to the finest.
     return {f"level {k}": found[gate] for k, gate in enumerate(reversed(gates), start=1)}
+
+
+def _batches(images: np.ndarray | list[np.ndarray]) -> Iterator[np.ndarray]:
+    # Images of a list may differ in size.
+    at_once = 1 if isinstance(images, list) else IMAGES_AT_ONCE
+    for start in range(0, len(images), at_once):
+        yield np.asarray(images[start : start + at_once])
 
 
 def _limits(values) -> tuple[float, float]:

@@ -222,6 +222,11 @@ class MaskDisplay:
         names = self.target_names
         if names is None:
             names = [str(label) for label in labels]
+        if len(names) != len(labels):
+            raise ValueError(
+                f"got {len(names)} target_names for the labels {labels.tolist()}: give labels as "
+                "well, or names from skmars.inspection.class_names"
+            )
         handles = [
             Patch(facecolor=color, label=name)
             for label, name, color in zip(labels, names, colors, strict=True)

@@ -136,7 +136,7 @@ class OutlierDisplay:
         self.axes_, self.figure_ = make_panels(ax, (n_rows, images_per_row * panels_each), size)
         for panel in self.axes_.ravel():
             panel.set_axis_off()
-        if not self.images:
+        if len(self.images) == 0:
             self.axes_.flat[0].set_title("no outliers", fontsize="medium", loc="left")
         for number, image in enumerate(self.images):
             panel = self.axes_.flat[number * panels_each]

@@ -15,7 +15,7 @@ CURVE_COLORS = ("#c9703a", "#2f8f8b", "#9b2583", "#f1cb5b")
 
 
 class ReliabilityDisplay:
-    """Share of pixels that are right, by the probability that was predicted for them.
+    """Fraction of pixels that are right, by the probability that was predicted for them.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions`. On the diagonal,
     probabilities hold what they promise; below it, the segmenter is too sure of itself.
@@ -23,7 +23,7 @@ class ReliabilityDisplay:
     Parameters
     ----------
     confidence, accuracy : array-like of shape (n_bins,)
-        Mean probability of the predicted class and share of pixels that are right, by bin.
+        Mean probability of the predicted class and fraction of pixels that are right, by bin.
     n_pixels : array-like of shape (n_bins,)
         Pixels in each bin.
     error : float, default=None
@@ -32,7 +32,7 @@ class ReliabilityDisplay:
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes
-        The diagram, and the share of pixels below it.
+        The diagram, and the fraction of pixels below it.
     figure_ : matplotlib Figure
         Figure with both.
 
@@ -140,18 +140,22 @@ class ReliabilityDisplay:
         )
         title = "" if self.error is None else f"expected calibration error {self.error:.3f}"
         diagram.set_title(title, fontsize="medium")
-        diagram.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of pixels that are right")
+        diagram.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
         diagram.legend(frameon=False)
         edges = np.linspace(0, 1, len(n_pixels) + 1)
         counts.stairs(n_pixels / n_pixels.sum(), edges, fill=True, color=BAR_COLOR)
-        counts.set(xlim=(0, 1), xlabel="predicted probability", ylabel="share of all pixels")
+        counts.set(
+            xlim=(0, 1),
+            xlabel="confidence: probability of the predicted class",
+            ylabel="fraction of all pixels",
+        )
         for panel in self.axes_:
             tidy(panel)
         return self
 
 
 class SparsificationDisplay:
-    """Errors that are left when the most uncertain pixels are taken away.
+    """Errors that are left when the most uncertain pixels are removed.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions`. The nearer a curve
     is to the best one, the better the uncertainty tells where the errors are.
@@ -159,11 +163,11 @@ class SparsificationDisplay:
     Parameters
     ----------
     removed : array-like of shape (n_points,)
-        Share of the pixels that is taken away.
+        Fraction of the pixels that is removed.
     errors : dict of str to array-like of shape (n_points,)
-        For each kind of uncertainty, the share of errors in what is left.
+        For each kind of uncertainty, the fraction of errors in what is left.
     best : array-like of shape (n_points,)
-        The same if errors were taken away first.
+        The same if errors were removed first.
     areas : dict of str to float, default=None
         Area between each curve and the best one, for the legend.
 
@@ -279,8 +283,8 @@ class SparsificationDisplay:
             ax.plot(self.removed, error, color=color, label=name + area)
         ax.plot(self.removed, self.best, ":", color=BEST_COLOR, label="errors first")
         ax.set(
-            xlabel="share of pixels taken away, the most uncertain first",
-            ylabel="share of errors in the others",
+            xlabel="fraction of pixels removed, most uncertain first",
+            ylabel="error rate of the remaining pixels",
             xlim=(0, 1),
         )
         ax.set_ylim(bottom=0)

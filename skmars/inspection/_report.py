@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmars import __version__
 from skmars._files import replacing
 from skmars._fitted import fitted_attribute
+from skmars._validation import check_labels, is_image_list
 from skmars.inspection._confusion import ConfusionDisplay
 from skmars.inspection._curves import LearningCurveDisplay
 from skmars.inspection._figures import require_matplotlib
@@ -69,7 +70,8 @@ def write_report(
     ImportError
         If matplotlib is not installed.
     ValueError
-        If images and masks do not fit each other.
+        If images and masks do not fit each other, or masks have labels that the estimator does
+        not know.
 
     Examples
     --------
@@ -87,6 +89,8 @@ def write_report(
     labels = fitted_attribute(estimator, "classes_")
     ignored = fitted_attribute(estimator, "ignore_label")
     names = class_names(labels, target_names)
+    for masks in y if is_image_list(y) else [y]:
+        check_labels(np.asarray(masks), labels, ignored)
     predicted = estimator.predict(X)
     counts = confusion_counts(y, predicted, labels=labels, ignore_label=ignored)
     figures = dict(_figures(estimator, X, y, predicted, counts, names, ignored))
@@ -158,11 +162,12 @@ def _figures(estimator, X, y, predicted, counts, names, ignored) -> Iterator[tup
 
 
 def _spread(y, predicted, ignored, n_images: int) -> np.ndarray:
-    """Places of images at even ranks by their share of errors, the worst first."""
+    """Places of images at even ranks by their fraction of errors, the worst first."""
     shares = []
     for true, pred in zip(y, predicted, strict=True):
-        counted = np.asarray(true) != ignored if ignored is not None else np.full(true.shape, True)
-        wrong = (np.asarray(true) != pred) & counted
+        true = np.asarray(true)
+        counted = true != ignored if ignored is not None else np.full(true.shape, True)
+        wrong = (true != pred) & counted
         shares.append(wrong.sum() / max(counted.sum(), 1))
     ranks = np.linspace(0, len(shares) - 1, min(n_images, len(shares))).round().astype(int)
     return np.argsort(-np.array(shares), kind="stable")[ranks]
