@@ -84,7 +84,7 @@ class _Parts:
     Attributes
     ----------
     share : ndarray of shape (n_groups, n_columns)
-        Share of each group in each column's total.
+        Fraction of each group in each column's total.
     has : ndarray of shape (n_groups, n_columns)
         1.0 where the share is not 0.
     part : int ndarray of shape (n_groups,)

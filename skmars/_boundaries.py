@@ -12,7 +12,7 @@ __all__ = ["count_boundary_matches", "signed_distances"]
 def signed_distances(
     masks: NDArray[np.int64], n_classes: int, ignore_index: int | None
 ) -> NDArray[np.float32]:
-    """Signed distance to the region of each class, as a share of the image's diagonal.
+    """Signed distance to the region of each class, as a fraction of the image's diagonal.
 
     Parameters
     ----------

@@ -51,13 +51,14 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         Deviations from an image's mean are multiplied by 1 - `contrast` to 1 + `contrast`; in
         [0, 1].
     crop_scale : float or tuple of two floats, default=1.0
-        Range of the sides of a random window, as a share of the image's sides, that is resized
+        Range of the sides of a random window, as a fraction of the image's sides, that is resized
         to the whole; a single number is the end of a range that begins at 1. Above 0. A window
         beyond the image (above 1) shows the image smaller; what it leaves has the mean
         intensity and no label.
     random_crop : float, default=1.0
-        Sides of a random window, as a share of the image's sides, in (0, 1]: all that a training
-        step sees of an image, at its own size. A step then takes less time. Only within training.
+        Sides of a random window, as a fraction of the image's sides, in (0, 1]: all that a
+        training step sees of an image, at its own size. A step then takes less time. Only within
+        training.
     paste_rare_class : float, default=0.0
         Probability, in [0, 1], that an image gets regions of the rarest class from another image
         of the training set, with their rows kept and moved sideways (as in the simple copy-paste

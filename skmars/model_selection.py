@@ -150,7 +150,7 @@ def train_val_test_split(
     *arrays : array-likes of length n
         What else is to be split, such as weights or the groups.
     val_size, test_size : float or int, default=0.1
-        Share of the images, in (0, 1), or their number, at least 1. What they leave is for
+        Fraction of the images, in (0, 1), or their number, at least 1. What they leave is for
         training. With `groups`, as near to it as the balance of the classes allows.
     groups : array-like of shape (n,), default=None
         Images of one group, such as tiles of one scene, are in one part; by default each image
@@ -258,7 +258,7 @@ def holdout_split(
     counts : ndarray of shape (n, n_classes)
         Pixels of each class in each image.
     fraction : float
-        Share of the images to hold out, in (0, 1).
+        Fraction of the images to hold out, in (0, 1).
     groups : array of shape (n,) or None
         Images of one group stay in one part; by default each image is a group of its own.
     rng : numpy.random.Generator

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: which share of the rate holds at which point of the training."""
+"""Learning-rate schedules: which fraction of the rate holds at which point of the training."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ class ConstantRate:
     """
 
     def factor(self, progress: float) -> float:
-        """Share of the learning rate when a share `progress` in [0, 1] of training is done."""
+        """Fraction of the learning rate when a share `progress` in [0, 1] of training is done."""
         return 1.0
 
     def update(self, loss: float) -> None:
@@ -24,14 +24,14 @@ class ConstantRate:
 
 
 class CosineDecay(ConstantRate):
-    """A short linear warm-up, then half a cosine down to a small share of the rate [1]_.
+    """A short linear warm-up, then half a cosine down to a small fraction of the rate [1]_.
 
     Parameters
     ----------
     warmup : float, default=0.05
-        Share of the training in which the rate rises, in [0, 1).
+        Fraction of the training in which the rate rises, in [0, 1).
     final : float, default=0.01
-        Share of the rate that is left at the end, in [0, 1].
+        Fraction of the rate that is left at the end, in [0, 1].
 
     References
     ----------
@@ -55,7 +55,7 @@ class CosineDecay(ConstantRate):
         self.final = final
 
     def factor(self, progress: float) -> float:
-        """Share of the learning rate when a share `progress` in [0, 1] of training is done."""
+        """Fraction of the learning rate when a share `progress` in [0, 1] of training is done."""
         progress = min(max(progress, 0.0), 1.0)
         if progress < self.warmup:
             # Not from zero, which would waste the first batch.
@@ -78,7 +78,7 @@ class ReduceOnPlateau(ConstantRate):
     threshold : float, default=1e-3
         Relative decrease of the loss that counts as an improvement, in [0, 1).
     final : float, default=0.01
-        The rate never falls below this share of itself, in [0, 1].
+        The rate never falls below this fraction of itself, in [0, 1].
 
     Examples
     --------
@@ -114,7 +114,7 @@ class ReduceOnPlateau(ConstantRate):
         self._n_bad = 0
 
     def factor(self, progress: float) -> float:
-        """Share of the learning rate that holds since the last reduction."""
+        """Fraction of the learning rate that holds since the last reduction."""
         return self._current
 
     def update(self, loss: float) -> None:

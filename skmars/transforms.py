@@ -111,7 +111,7 @@ def crop(share: float) -> Transform:
     Parameters
     ----------
     share : float
-        The window's sides, as a share of the image's, in (0, 1].
+        The window's sides, as a fraction of the image's, in (0, 1].
     """
 
     def cut(batch: Batch, generator: torch.Generator) -> Batch:
@@ -140,7 +140,7 @@ def crop_and_resize(low: float, high: float, fill: np.ndarray) -> Transform:
     Parameters
     ----------
     low, high : float
-        Range of the window's sides, as a share of the image's. Beyond 1 the image shrinks; what
+        Range of the window's sides, as a fraction of the image's. Beyond 1 the image shrinks; what
         it leaves is filled, and ignored in the target.
     fill : ndarray of shape (n_channels,)
         Intensity where there is no image.

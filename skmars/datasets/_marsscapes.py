@@ -86,9 +86,9 @@ def fetch_marsscapes(
     scale : int, default=3
         Side of the blocks of pixels that become one, by their mean grey and most frequent label.
     overlap : float in [0, 1), default=0.0
-        Share of a tile's height and width that its neighbour shows again.
+        Fraction of a tile's height and width that its neighbour shows again.
     max_void : float in [0, 1], default=0.25
-        Tiles with a greater share of void, the black border of the panoramas, are left out.
+        Tiles with a greater fraction of void, the black border of the panoramas, are left out.
     download_if_missing : bool, default=True
         If False, raise an OSError instead of downloading.
     n_retries : int, default=3

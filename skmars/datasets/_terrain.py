@@ -57,10 +57,10 @@ def make_terrain(
     noise : float, default=0.006
         Mean standard deviation of the sensor noise, as a part of the full range.
     outliers : int, float or dict of str -> int, default=None
-        Images to spoil. An int is a count and a float in [0, 1) a share of sprites; a dict gives
-        a count for each kind: "sprite" (a foreign face is pasted on the image; all of them carry
-        one and the same mask, as in AN2DL), "black" and "saturated" frames, "noise" (nothing but
-        it), "stripes" (lost rows), "blur", and "duplicate" (the copy of another image, which
+        Images to spoil. An int is a count and a float in [0, 1) a fraction of sprites; a dict
+        gives a count for each kind: "sprite" (a foreign face is pasted on the image; all of them
+        carry one and the same mask, as in AN2DL), "black" and "saturated" frames, "noise" (nothing
+        but it), "stripes" (lost rows), "blur", and "duplicate" (the copy of another image, which
         contradicts the mask). Apart from sprites the masks stay as they were, and so do all
         other images.
     return_outliers : bool, default=False

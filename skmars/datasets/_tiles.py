@@ -26,7 +26,7 @@ class TileGrid:
     scale : int
         Pixels of the panorama, in each direction, that become one of the tile.
     overlap : float in [0, 1)
-        Share of a tile's height and width that the next tile shows again.
+        Fraction of a tile's height and width that the next tile shows again.
     max_void : float in [0, 1]
         Tiles of which a greater share is void are left out.
     """

@@ -40,7 +40,7 @@ def frequency_weighted(values: NDArray[np.float64], counts: NDArray, name: str) 
 
 
 def share_right(counts: NDArray, name: str) -> float:
-    """Share of the diagonal, without its last cell, in all counts."""
+    """Fraction of the diagonal, without its last cell, in all counts."""
     total = counts.sum()
     if total == 0:
         return _undefined(name, "no pixel is labelled")

@@ -27,7 +27,7 @@ def boundary_f1_score(
     A pixel is on the boundary of its class if one of its four neighbours is labelled and of
     another class; the image's border and ignored pixels make no boundary. Precision is the share
     of predicted boundary pixels with a true one of that class within `tolerance`, recall the
-    share of true ones with a predicted one. The paper averages over images, here the pixels of
+    fraction of true ones with a predicted one. The paper averages over images, here the pixels of
     all images are counted together.
 
     Parameters

@@ -280,7 +280,7 @@ def pixel_accuracy_score(
     ignore_label: int | None = None,
     sample_weight: Masks | None = None,
 ) -> float:
-    """Share of pixels that have their true label.
+    """Fraction of pixels that have their true label.
 
     The same as :func:`sklearn.metrics.accuracy_score` on ravelled masks.
 

@@ -28,7 +28,7 @@ class ReliabilityCurve(NamedTuple):
     confidence: NDArray[np.float64]
     """Mean probability of the predicted class in each bin; NaN where there is no pixel."""
     accuracy: NDArray[np.float64]
-    """Share of the bin's pixels whose predicted class is the true one."""
+    """Fraction of the bin's pixels whose predicted class is the true one."""
     n_pixels: NDArray[np.int64]
     """Pixels in each bin."""
 
@@ -41,14 +41,14 @@ class ReliabilityCurve(NamedTuple):
 
 
 class SparsificationCurve(NamedTuple):
-    """Error rate of what is left when the most uncertain pixels are taken away."""
+    """Error rate of what is left when the most uncertain pixels are removed."""
 
     removed: NDArray[np.float64]
-    """Share of the pixels that is taken away, from 0 to below 1."""
+    """Fraction of the pixels that is removed, from 0 to below 1."""
     error: NDArray[np.float64]
-    """Share of errors in the others."""
+    """Fraction of errors in the others."""
     best: NDArray[np.float64]
-    """The same if errors were taken away first, which no uncertainty can beat."""
+    """The same if errors were removed first, which no uncertainty can beat."""
 
     @property
     def area(self) -> float:
@@ -179,8 +179,8 @@ def predictive_entropy(probabilities: NDArray, *, axis: int = 0) -> NDArray:
     Returns
     -------
     entropy : float array without that axis
-        In [0, 1], up to rounding: a share of the highest one, that of equal probabilities. Of the
-        dtype of the probabilities.
+        In [0, 1], up to rounding: a fraction of the highest one, that of equal probabilities. Of
+        the dtype of the probabilities.
 
     References
     ----------
@@ -194,7 +194,7 @@ def predictive_entropy(probabilities: NDArray, *, axis: int = 0) -> NDArray:
     >>> predictive_entropy(np.array([[0.5, 1.0], [0.5, 0.0]]))
     array([1., 0.])
     """
-    # Of a single class there is no doubt, whatever it is a share of.
+    # Of a single class there is no doubt, whatever it is a fraction of.
     n_classes = max(probabilities.shape[axis], 2)
     logs = np.log(np.maximum(probabilities, np.finfo(probabilities.dtype).tiny))
     logs *= probabilities
@@ -205,7 +205,7 @@ def predictive_entropy(probabilities: NDArray, *, axis: int = 0) -> NDArray:
 def sparsification_curve(
     y_true, y_pred, uncertainty, *, ignore_label: int | None = None, n_points: int = 100
 ) -> SparsificationCurve:
-    """Error rate of the pixels that are left when the most uncertain ones are taken away [1]_.
+    """Error rate of the pixels that are left when the most uncertain ones are removed [1]_.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ class PlainBlock(nn.Module):
     in_channels, out_channels : int
         Channels before and after the block.
     dropout : float, default=0.0
-        Share of channels set to zero between the convolutions in training, in [0, 1).
+        Fraction of channels set to zero between the convolutions in training, in [0, 1).
 
     References
     ----------
@@ -76,7 +76,7 @@ class ResidualBlock(PlainBlock):
     in_channels, out_channels : int
         Channels before and after the block.
     dropout : float, default=0.0
-        Share of channels set to zero between the convolutions in training, in [0, 1).
+        Fraction of channels set to zero between the convolutions in training, in [0, 1).
 
     References
     ----------

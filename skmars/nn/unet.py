@@ -83,7 +83,7 @@ class AttentionASPPUNet(nn.Module):
     dilation_rates : sequence of int, default=(1, 2, 4)
         Rates of the ASPP.
     dropout : float, default=0.0
-        Share of channels dropped inside each block in training, in [0, 1).
+        Fraction of channels dropped inside each block in training, in [0, 1).
 
     Attributes
     ----------

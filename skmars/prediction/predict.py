@@ -39,7 +39,7 @@ class Settings(NamedTuple):
     window: Sequence[int] | None
     """Height and width of the windows, or None for whole images."""
     overlap: float
-    """Share of a window's sides that it has in common with the next."""
+    """Fraction of a window's sides that it has in common with the next."""
 
 
 def predict_labels(

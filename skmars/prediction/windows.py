@@ -51,7 +51,7 @@ class Span(NamedTuple):
     start: int
     stop: int
     weights: np.ndarray
-    """Share of the window in each place of its extent; 0 on the halo at either end."""
+    """Fraction of the window in each place of its extent; 0 on the halo at either end."""
 
     @property
     def kept(self) -> slice:
@@ -68,7 +68,7 @@ def check_window(window, overlap, grid: int) -> None:
     window : pair of int or None
         Height and width.
     overlap : float
-        Share of both that neighbours have in common.
+        Fraction of both that neighbours have in common.
     grid : int
         Pixels to a place of the net's coarsest level.
 
@@ -105,7 +105,7 @@ def cover(length: int, side: int, overlap: float, grid: int = 1) -> list[Span]:
     side : int
         Of a window, at least `grid`; the last window may be shorter by less than `grid`.
     overlap : float
-        Least share of a window that it has in common with the next, in [0, 1). Windows move by
+        Least fraction of a window that it has in common with the next, in [0, 1). Windows move by
         at least `grid` even if less of them remains.
     grid : int, default=1
         Windows begin at its multiples.
@@ -157,7 +157,7 @@ class Windows:
     window : pair of int
         Height and width of a window.
     overlap : float
-        Least share of the sides that neighbours have in common.
+        Least fraction of the sides that neighbours have in common.
     grid : int
         Windows begin at its multiples.
     """
