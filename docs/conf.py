@@ -13,6 +13,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
 ]
+myst_heading_anchors = 2
 default_role = "literal"
 # Methods are listed on the page of their class; inherited ones are scikit-learn's and torch's.
 numpydoc_show_class_members = False

@@ -19,11 +19,11 @@ PAGE = Path(__file__).with_name("contract.md")
 INTRODUCTION = """\
 % Written by make_contract.py.
 
-# The contract of segmenters and samplers
+# Estimator checks
 
-scikit-learn's `check_estimator` holds estimators of tables to its contract; of its checks, next
-to none runs on estimators of images, which say so in their tags. `skmars.utils.estimator_checks`
-holds them to the same contract. {called} checks of scikit-learn are called as they are, {ported}
+The estimators of skmars keep scikit-learn's contract. scikit-learn tests it by `check_estimator`,
+which is made for tables: next to none of its checks runs on estimators of images.
+`skmars.utils.estimator_checks` runs them on images and masks. {called} checks of scikit-learn are called as they are, {ported}
 of scikit-learn and imbalanced-learn are ported to images and masks, {not_meaningful} have no
 meaning here, and {own} are added. The table below has each of them, as of
 {versions}.
