@@ -43,6 +43,20 @@ def smoothed_cross_entropy(logits: Tensor, target: Tensor, **kwargs) -> Tensor:
     return (1 - SMOOTHING) * hard + SMOOTHING * torch.stack(others).mean()
 
 
+def border_cross_entropy(
+    logits: Tensor, target: Tensor, *, weight: Tensor | None = None, **kwargs
+) -> Tensor:
+    """Cross entropy with labels blurred over 5x5 pixels (SVLS, Islam and Glocker 2021)."""
+    known = target >= 0
+    labels = F.one_hot(target.clamp(min=0), logits.shape[1]).movedim(-1, 1) * known.unsqueeze(1)
+    blurred = F.avg_pool2d(labels.float(), 5, stride=1, padding=2)
+    blurred = blurred / blurred.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    if weight is not None:
+        blurred = blurred * weight.view(1, -1, 1, 1)
+    losses = -(blurred * logits.float().log_softmax(dim=1)).sum(dim=1)
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
 def levelwise_cross_entropy(logits: Tensor, target: Tensor, **kwargs) -> Tensor:
     """Weighted sum over the logits of several levels, which follow one another as channels."""
     levels = logits.split(len(LABELS), dim=1)
@@ -131,6 +145,7 @@ class Growing:
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "label smoothing": {"loss": "smoothed"},
+    "label smoothing at borders": {"loss": "borders"},
     "deep supervision": {"loss": "levelwise", "net": DeeplySupervised},
     "instance normalisation of half of the encoder": {"net": InstanceNorms},
     "growing windows": {"augmentation": GrowingWindows(**LIGHT)},
@@ -141,7 +156,11 @@ def run(split: Split, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Train and score with a row's net or loss beside those of the package."""
     params = dict(params)
     net = params.pop("net", AttentionASPPUNet)
-    more = {"smoothed": smoothed_cross_entropy, "levelwise": levelwise_cross_entropy}
+    more = {
+        "smoothed": smoothed_cross_entropy,
+        "borders": border_cross_entropy,
+        "levelwise": levelwise_cross_entropy,
+    }
     with (
         mock.patch("skmars.training.net.AttentionASPPUNet", net),
         mock.patch.dict(LOSSES, more),
