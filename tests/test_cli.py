@@ -622,6 +622,16 @@ class TestOutliers:
         options = ("--method", "appearance", "--contamination", "0.25")
         assert "6 outliers of 24 images" in run("outliers", spoilt, *options)[1]
 
+    def test_pixels_without_a_label(self, run, spoilt, tmp_path):
+        with np.load(spoilt) as archive:
+            pairs = archive["training_set"]
+        pairs[[2, 5, 8], 1, :2] = 9
+        np.savez(tmp_path / "void.npz", training_set=pairs)
+        options = (tmp_path / "void.npz", "--method", "repeated_mask")
+        status, _, err = run("outliers", *options)
+        assert (status, "[9]" in err) == (2, True)
+        assert "3 outliers of 24 images" in run("outliers", *options, "--ignore-label", 9)[1]
+
     def test_own_data_are_not_overwritten(self, run, spoilt):
         status, _, err = run("outliers", spoilt, "--output", spoilt)
         assert status == 2

@@ -173,7 +173,10 @@ def outliers(args: argparse.Namespace) -> None:
         _check_picture(args.picture)
     data: Any = load_an2dl(args.data)
     remover = OutlierRemover(
-        method=args.method, contamination=args.contamination, random_state=args.random_state
+        method=args.method,
+        contamination=args.contamination,
+        ignore_label=args.ignore_label,
+        random_state=args.random_state,
     ).fit(data.images, data.target)
     rows = remover.outlier_mask_.nonzero()[0]
     width = len(str(len(data.images) - 1))

@@ -206,9 +206,10 @@ def _add_outliers(parser: argparse.ArgumentParser) -> None:
         "--contamination",
         type=read_value,
         default="auto",
-        metavar="SHARE",
-        help="share to take by appearance or label quality; default: auto",
+        metavar="FRACTION",
+        help="fraction to take by appearance or label quality; default: auto",
     )
+    add("--ignore-label", type=int, metavar="N", help="label of pixels that were not annotated")
     add("--random-state", type=int, default=0, metavar="N", help="default: 0")
     add(
         "--output",
