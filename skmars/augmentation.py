@@ -324,7 +324,7 @@ def choose_augmenter(augmentation: Augmenter | str | None) -> Augmenter | None:
     ----------
     augmentation : Augmenter, "auto" or None
         Valid. "auto" changes what differs most from scene to scene, the light, shows a part of
-        each image at a time, and mixes them, so that they are learned by heart less soon.
+        each image at a time, and mixes them, which delays overfitting.
 
     Returns
     -------

@@ -15,10 +15,10 @@ CURVE_COLORS = ("#c9703a", "#2f8f8b", "#9b2583", "#f1cb5b")
 
 
 class ReliabilityDisplay:
-    """Fraction of pixels that are right, by the probability that was predicted for them.
+    """Reliability diagram: accuracy of pixels by their confidence.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions`. On the diagonal,
-    probabilities hold what they promise; below it, the segmenter is too sure of itself.
+    probabilities are calibrated; below it, the segmenter is overconfident.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class ReliabilityDisplay:
         diagram, counts = self.axes_
         n_pixels = np.asarray(self.n_pixels)
         used = n_pixels > 0
-        diagram.plot([0, 1], [0, 1], ":", color="0.5", label="as promised")
+        diagram.plot([0, 1], [0, 1], ":", color="0.5", label="calibrated")
         diagram.plot(
             np.asarray(self.confidence)[used],
             np.asarray(self.accuracy)[used],

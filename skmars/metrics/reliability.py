@@ -1,4 +1,4 @@
-"""Whether probabilities hold what they promise, and whether uncertainty finds the errors.
+"""Whether probabilities are calibrated, and whether uncertainty finds the errors.
 
 Counted over the pixels of all images together, those with the ignored label left out.
 """
@@ -23,7 +23,7 @@ __all__ = [
 
 
 class ReliabilityCurve(NamedTuple):
-    """What was promised and what was held, by confidence."""
+    """Confidence and accuracy, by bins of confidence."""
 
     confidence: NDArray[np.float64]
     """Mean probability of the predicted class in each bin; NaN where there is no pixel."""

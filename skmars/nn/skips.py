@@ -13,7 +13,7 @@ class Skip(nn.Module):
 
 
 class ConcatSkip(Skip):
-    """Both inputs side by side, as in the first U-Net [1]_; doubles the channels.
+    """Concatenation of both inputs, as in the original U-Net [1]_; doubles the channels.
 
     References
     ----------

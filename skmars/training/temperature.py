@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that brings a net's probabilities to what they promise."""
+"""Temperature scaling: one number that calibrates a net's probabilities."""
 
 import math
 

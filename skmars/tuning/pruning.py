@@ -1,4 +1,4 @@
-"""Ending trials that are hopeless, epoch by epoch."""
+"""Pruning of unpromising trials, epoch by epoch."""
 
 import math
 import uuid
@@ -12,7 +12,7 @@ CLAIM = "skmars:fit:"
 
 
 class PruningCallback(Callback):
-    """Report each epoch's validation score to an Optuna trial, and stop it if it is hopeless.
+    """Report each epoch's validation score to an Optuna trial, and prune it if it is unpromising.
 
     The step of an epoch is its number, or under a time limit how far the schedule is, so that
     trials are compared where their learning rates are alike. The last score of a fit also stands

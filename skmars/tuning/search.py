@@ -52,7 +52,7 @@ def _best_has(name: str):
 class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
     """Search for the best parameters of a segmenter or a Pipeline, with an Optuna study.
 
-    Trials are evaluated by cross-validation; hopeless ones are ended after a few epochs. With a
+    Trials are evaluated by cross-validation; unpromising ones are pruned after a few epochs. With a
     storage the study outlives the process: another `fit` with the same storage and name goes on
     where it stopped, and so do the same call on other machines, at the same time.
 
@@ -85,7 +85,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         What chooses the parameters: the tree-structured Parzen estimator (Bergstra et al. 2011),
         or chance.
     pruner : {"hyperband", "median"}, optuna pruner or None, default="hyperband"
-        What ends hopeless trials: Hyperband (Li et al. 2018), or the median rule.
+        What prunes unpromising trials: Hyperband (Li et al. 2018), or the median rule.
     n_workers : int, default=1
         Processes on this machine, which share its cores.
     refit : bool, default=True
