@@ -52,9 +52,9 @@ def _best_has(name: str):
 class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
     """Search for the best parameters of a segmenter or a Pipeline, with an Optuna study.
 
-    Trials are evaluated by cross-validation; unpromising ones are pruned after a few epochs. With a
-    storage the study outlives the process: another `fit` with the same storage and name goes on
-    where it stopped, and so do the same call on other machines, at the same time.
+    Trials are evaluated by cross-validation; unpromising ones are pruned after a few epochs. With
+    a storage the study outlives the process: another `fit` with the same storage and name goes on
+    where it stopped, and the same call on other machines shares the study, at the same time.
 
     Parameters
     ----------
