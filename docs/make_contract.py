@@ -24,8 +24,8 @@ INTRODUCTION = """\
 The estimators of skmars keep scikit-learn's contract. scikit-learn tests it by `check_estimator`,
 which is made for tables: next to none of its checks runs on estimators of images.
 `skmars.utils.estimator_checks` runs them on images and masks. {called} checks of scikit-learn are
-called as they are, {ported} of scikit-learn and imbalanced-learn are ported to images and masks, {not_meaningful} have no
-meaning here, and {own} are added. The table below has each of them, as of
+called as they are, {ported} of scikit-learn and imbalanced-learn are ported to images and masks,
+{not_meaningful} have no meaning here, and {own} are added. The table below has each of them, as of
 {versions}.
 
 ## Your own segmenter
