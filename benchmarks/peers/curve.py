@@ -4,7 +4,8 @@
 
 Shows what `compare.py` left in `results/` at all budgets: each point is the mean over seeds of
 runs whose schedule ended there; bars reach from the lowest to the highest seed. A peer is shown in
-the setting, of its own recipe, that has the highest score at the longest budget.
+the setting, of its own recipe, that has the highest score at the longest budget; a forest stands
+where its training ended.
 """
 
 import argparse
@@ -19,17 +20,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 from protocol import RESULTS, iou_of, read_runs
 
-Scores = dict[int, list[float]]
+# By budget: seconds that a run took, and its score.
+Scores = dict[int, list[tuple[float, float]]]
 
 
 def scores_by_setting(*, test: bool) -> dict[str, Scores]:
-    """Mean IoU of each seed, by setting and by seconds."""
+    """Seconds and mean IoU of each seed, by setting and by budget."""
     settings: dict[str, Scores] = defaultdict(lambda: defaultdict(list))
     for record in RESULTS.glob("peers_*.jsonl"):
         match = re.fullmatch(r"peers_(\d+)(_test)?", record.stem)
         if match and bool(match[2]) == test:
             for run in read_runs(record):
-                settings[run["configuration"]][int(match[1])].append(np.nanmean(iou_of(run)))
+                score = float(np.nanmean(iou_of(run)))
+                settings[run["configuration"]][int(match[1])].append((run["seconds"], score))
     return settings
 
 
@@ -47,17 +50,17 @@ def best_of_each_net(settings: dict[str, Scores]) -> dict[str, Scores]:
 
 def _merit(scores: Scores) -> tuple[int, float]:
     longest = max(scores)
-    return longest, float(np.mean(scores[longest]))
+    return longest, float(np.mean([score for _, score in scores[longest]]))
 
 
 def draw(curves: dict[str, Scores], path: str) -> None:
     """Draw one line a net, ours on top."""
     figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     for name in sorted(curves, key=lambda name: (name == "skmars", _merit(curves[name]))):
-        seconds = sorted(curves[name])
-        groups = [curves[name][time] for time in seconds]
-        means = np.array([np.mean(group) for group in groups])
-        bars = [means - [min(group) for group in groups], [max(group) for group in groups] - means]
+        groups = [np.array(runs) for _, runs in sorted(curves[name].items())]
+        seconds, means = np.array([group.mean(axis=0) for group in groups]).T
+        low, high = (np.array([f(group[:, 1]) for group in groups]) for f in (np.min, np.max))
+        bars = [means - low, high - means]
         style = {"linewidth": 2.5, "color": "black"} if name == "skmars" else {"linewidth": 1.2}
         axes.errorbar(seconds, means, bars, marker="o", capsize=3, label=name, **style)
     axes.set(xscale="log", xlabel="seconds of training on 2 cores", ylabel="mean IoU")
