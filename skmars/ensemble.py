@@ -20,7 +20,7 @@ from skmars.segmenter import MarsSegmenter
 
 __all__ = ["Ensemble"]
 
-# What the votes of all members are held of at a time; 64 tiles of 64x128.
+# So many at a time have the votes of all members in memory: 64 tiles of 64x128.
 PIXELS_AT_ONCE = 2**19
 
 
