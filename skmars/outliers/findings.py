@@ -1,4 +1,4 @@
-"""What the methods have found so far, image by image."""
+"""Outliers, their scores and the reasons, collected from several methods."""
 
 from collections.abc import Callable
 

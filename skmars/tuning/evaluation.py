@@ -16,9 +16,12 @@ from skmars.training.setup import choose_epochs
 from skmars.tuning.pruning import PruningCallback
 from skmars.tuning.spaces import Space, find_steps, suggest_params
 
-__all__ = ["COSTS", "Evaluation", "Objective", "make_objectives"]
+__all__ = ["CHOSEN", "COSTS", "Evaluation", "Objective", "make_objectives"]
 
 Scorer = Callable[..., float]
+
+# Name of a trial's user attribute: whether its parameters are complete.
+CHOSEN = "chosen"
 
 # Of nets that do not count them by these names.
 NO_EPOCHS = {"max_epochs": 0, "fine_tune_epochs": 0, "patience": 0}
@@ -123,8 +126,9 @@ class Evaluation:
 
     def __call__(self, trial: optuna.Trial) -> float | list[float]:
         """Value of each objective, as the mean over the folds."""
-        candidate = clone(self.estimator)
-        candidate.set_params(**suggest_params(trial, self.space))
+        params = suggest_params(trial, self.space)
+        trial.set_user_attr(CHOSEN, True)
+        candidate = clone(self.estimator).set_params(**params)
         watched = self.prune and self._watch(candidate, trial)
         results: list[Mapping[str, Any]] = []
         scores: dict[str, list[float]] = {objective.name: [] for objective in self.objectives}

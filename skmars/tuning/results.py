@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from scipy.stats import rankdata
 
-from skmars.tuning.evaluation import Objective
+from skmars.tuning.evaluation import CHOSEN, Objective
 from skmars.tuning.spaces import Space, suggest_params
 from skmars.tuning.trials import ERROR, is_to_be_repeated
 
@@ -27,13 +27,10 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
     """Parameters for `set_params` that a trial has chosen; of a broken one, as far as it came."""
-    if isinstance(space, Mapping):
+    # A function that raised in the trial would raise here again.
+    if isinstance(space, Mapping) or not trial.user_attrs.get(CHOSEN, False):
         return dict(trial.params)
-    try:
-        return suggest_params(FixedTrial(trial.params, trial.number), space)
-    except Exception:
-        # Whatever the user's function raises has ended that trial already.
-        return dict(trial.params)
+    return suggest_params(FixedTrial(trial.params, trial.number), space)
 
 
 def check_same_space(study: optuna.Study, space: Space) -> None:
