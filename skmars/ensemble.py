@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skmars import _validation as check
+from skmars._seeding import seeded
 from skmars.base import BaseSegmenter
 from skmars.metrics import predictive_entropy
 from skmars.model_selection import SegmentationKFold
@@ -138,10 +139,12 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         if self.members == "folds":
             splitter = SegmentationKFold(self.n_members, random_state=seeds.pop())
             for train, test in splitter.split(X, y, groups):
-                yield _seeded(estimator, seeds.pop()), train, test
+                member_rng = np.random.default_rng(seeds.pop())
+                yield seeded(estimator, member_rng, anew=True), train, test
             return
         for seed in seeds[:-1]:
-            yield _seeded(estimator, seed), np.arange(len(X)), None
+            member_rng = np.random.default_rng(seed)
+            yield seeded(estimator, member_rng, anew=True), np.arange(len(X)), None
 
     def _set_classes(self) -> None:
         # A class that is missing from the images of one member has no probability by it.
@@ -337,11 +340,3 @@ def _fit_member(member, X, y, train, test, given) -> BaseEstimator:
         if test:
             params["validation_data"] = (X[test], y[test])
     return member.fit(X[train], y[train], **params)
-
-
-def _seeded(estimator, seed: int) -> BaseEstimator:
-    """A clone whose random numbers all come from one seed."""
-    member = clone(estimator)
-    rng = np.random.default_rng(seed)
-    names = [name for name in member.get_params() if name.rpartition("__")[2] == "random_state"]
-    return member.set_params(**{name: int(rng.integers(2**31)) for name in sorted(names)})

@@ -3,11 +3,12 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.model_selection import KFold, check_cv
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skmars import _validation as check
+from skmars._seeding import seeded
 from skmars._tags import ImageInputMixin
 from skmars.outliers.findings import Findings, count
 from skmars.outliers.image_features import FEATURE_NAMES, image_features
@@ -293,7 +294,7 @@ default="auto"
         scores = np.full(len(X), -np.inf)
         if self.detector is not None:
             units = tail_units(features, normal).clip(-_FARTHEST, _FARTHEST)
-            model = _seeded(self.detector, rng)
+            model = seeded(self.detector, rng, anew=False)
             scores[normal], is_inlier = _detect(model, units[normal])
             normal[normal] = is_inlier
         elif self.contamination == "auto":
@@ -322,7 +323,7 @@ default="auto"
         splitter = check_cv(self.cv)
         if isinstance(self.cv, Integral):
             splitter = KFold(self.cv, shuffle=True, random_state=int(rng.integers(2**31)))
-        quality = label_quality(X, y, _seeded(segmenter, rng), splitter)
+        quality = label_quality(X, y, seeded(segmenter, rng, anew=False), splitter)
         scores = -np.log(np.maximum(quality, 1e-12))
         scores -= self._border(scores, scores <= find_cut(scores))
         typical = np.median(quality)
@@ -339,17 +340,6 @@ default="auto"
             return scores[normal].max(initial=lowest)
         considered = np.sort(scores[np.isfinite(scores)])
         return considered[len(considered) - 1 - int(self.contamination * len(considered))]
-
-
-def _seeded(estimator, rng: np.random.Generator):
-    """A clone whose parts have seeds of their own where they have none."""
-    estimator = clone(estimator)
-    unseeded = sorted(
-        name
-        for name, value in estimator.get_params().items()
-        if name.rpartition("__")[2] == "random_state" and value is None
-    )
-    return estimator.set_params(**{name: int(rng.integers(2**31)) for name in unseeded})
 
 
 def _detect(model, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
