@@ -65,6 +65,17 @@ def test_hopeless_trial_ends_with_its_epoch(data, segmenter):
     assert list(study.trials[0].intermediate_values) == [0, 1]
 
 
+def test_folds_report_to_steps_of_their_own_in_a_database(data, segmenter, tmp_path):
+    study = make_study(storage=f"sqlite:///{tmp_path}/study.db")
+
+    def objective(trial):
+        segmenter.set_params(max_epochs=1, callbacks=[PruningCallback(trial)])
+        return cross_val_score(segmenter, *data, cv=3, error_score="raise").mean()
+
+    study.optimize(objective, n_trials=4)
+    assert [list(trial.intermediate_values) for trial in study.trials] == [[0, 1, 2]] * 4
+
+
 @pytest.mark.parametrize("in_pipeline", [False, True])
 def test_folds_report_to_steps_of_their_own(data, segmenter, in_pipeline):
     trial = make_study().ask()

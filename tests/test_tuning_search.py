@@ -308,6 +308,7 @@ def test_without_refit_there_is_nothing_to_predict_with(steps):
         ({"n_trials": None}, "no end"),
         ({"timeout": -1}, "timeout"),
         ({"scoring": "beauty"}, "beauty"),
+        ({"scoring": "accuracy"}, "'mean_iou', 'weighted_iou'"),
         ({"scoring": ("mean_iou", "iou_1", "n_parameters")}, "one objective or two"),
         ({"scoring": ("n_parameters", "mean_iou")}, "first objective"),
         ({"scoring": ("mean_iou", "mean_iou")}, "two objectives of one name"),
@@ -324,6 +325,20 @@ def test_without_refit_there_is_nothing_to_predict_with(steps):
 def test_bad_parameters(steps, params, message):
     with pytest.raises((ValueError, TypeError), match=message):
         search(**params).fit(*steps)
+
+
+@pytest.mark.parametrize("n", [6, 11, 13])
+def test_weights_of_another_length_are_told_at_once(steps, n):
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \(12,\)"):
+        search(n_trials=3).fit(*steps, sample_weight=np.ones(n))
+    assert not Guess.fits
+
+
+def test_bad_parameters_of_the_estimator_are_told_at_once(terrain, fast):
+    segmenter = MarsSegmenter(**fast | {"batch_size": "many"})
+    space = {"learning_rate": FloatDistribution(1e-4, 1e-2)}
+    with pytest.raises(ValueError, match="'batch_size' parameter of MarsSegmenter"):
+        SegmenterSearchCV(segmenter, space, n_trials=2).fit(*terrain)
 
 
 def test_unknown_parameter_in_the_space_is_told_at_once(steps):

@@ -306,6 +306,15 @@ def test_names_of_journals_are_taken_as_they_are(tmp_path):
     assert (tmp_path / "a #1?" / "study.log").exists()
 
 
+@pytest.mark.parametrize("content", ["notes without an end", '{"a": 1}', "[1]\n", "\0\xbf\n"])
+def test_other_files_are_no_journals(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"notes\.txt is not a journal"):
+        open_storage(f"journal://{path}")
+    assert path.read_text() == content
+
+
 @pytest.fixture(scope="module")
 def server():
     """A PostgreSQL server of this module's own."""

@@ -61,8 +61,7 @@ def make_objectives(scoring, estimator: BaseEstimator) -> list[Objective]:
     Parameters
     ----------
     scoring : None, str, callable, or sequence of one or two of them
-        None is the estimator's `score`. Names are those of `SegmentationScorer`, of `COSTS`, and
-        of scikit-learn.
+        None is the estimator's `score`. Names are those of `SegmentationScorer`, and of `COSTS`.
     estimator : estimator
         What is to be scored.
 
@@ -93,10 +92,7 @@ def _make_objective(scoring, estimator: BaseEstimator) -> Objective:
     if isinstance(scoring, str):
         if scoring in COSTS:
             return Objective(scoring, COSTS[scoring], "minimize")
-        try:
-            return Objective(scoring, SegmentationScorer(scoring), "maximize")
-        except ValueError:
-            return Objective(scoring, check_scoring(estimator, scoring), "maximize")
+        return Objective(scoring, SegmentationScorer(scoring), "maximize")
     return Objective(_name_of(scoring), check_scoring(estimator, scoring), "maximize")
 
 

@@ -10,6 +10,9 @@ from optuna.storages.journal import JournalFileBackend
 
 __all__ = ["JournalFile"]
 
+# Of each record.
+FIRST_BYTES = b'{"op_code":'
+
 
 class JournalFile(JournalFileBackend):
     """A journal of one study or many, in one file, that a crash cannot make unreadable.
@@ -22,11 +25,19 @@ class JournalFile(JournalFileBackend):
     ----------
     path : str
         The file; made if there is none, in a folder that exists.
+
+    Raises
+    ------
+    ValueError
+        If there is no such folder, or the file is no journal.
     """
 
     def __init__(self, path: str):
         if not Path(path).parent.is_dir():
             raise ValueError(f"there is no folder {Path(path).parent} for the journal {path}")
+        if not _may_be_journal(path):
+            # What another file ends with would be cut off like half a line.
+            raise ValueError(f"{path} is not a journal of studies")
         # Not the name of Optuna's own locks: its dashboard would take this one for forgotten.
         super().__init__(path, lock_obj=_SystemLock(path + ".writes"))  # type: ignore[arg-type]
 
@@ -64,6 +75,15 @@ class _SystemLock:
 
     def release(self) -> None:
         self.lock.release()
+
+
+def _may_be_journal(path: str) -> bool:
+    """Whether a file is missing, empty, or begins as journals do, be it with half a line."""
+    if not os.path.exists(path):
+        return True
+    with open(path, "rb") as file:
+        start = file.read(len(FIRST_BYTES))
+    return FIRST_BYTES.startswith(start)
 
 
 def _whole_lines(path: str) -> int:

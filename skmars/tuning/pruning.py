@@ -1,6 +1,7 @@
 """Pruning of unpromising trials, epoch by epoch."""
 
 import math
+import time
 import uuid
 
 import optuna
@@ -110,8 +111,9 @@ class PruningCallback(Callback):
 
     def _claim_place(self) -> int:
         """How many fits of the trial began before this one, in any process."""
-        key = CLAIM + uuid.uuid4().hex
+        # Databases give attributes in any order, so that the names have to tell it.
+        key = f"{CLAIM}{time.time_ns():020}:{uuid.uuid4().hex}"
         storage, number = self.trial.storage, self.trial._trial_id
         storage.set_trial_system_attr(number, key, True)
         claims = [name for name in storage.get_trial(number).system_attrs if CLAIM in name]
-        return claims.index(key)
+        return sorted(claims).index(key)

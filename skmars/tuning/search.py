@@ -72,9 +72,9 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         An integer is the number of folds of a `SegmentationKFold`, at least 2.
     scoring : None, str, callable, or a pair of them, default=None
         What to maximise. None is the estimator's `score`; a name is one of
-        `skmars.metrics.SegmentationScorer` or of scikit-learn. The second of a pair may be a cost,
-        "n_parameters" or "seconds_per_image", which is minimised: the search has two objectives
-        then, finds their Pareto front, and prunes nothing.
+        `skmars.metrics.SegmentationScorer`. The second of a pair may be a cost, "n_parameters" or
+        "seconds_per_image", which is minimised: the search has two objectives then, finds their
+        Pareto front, and prunes nothing.
     storage : str, optuna storage or None, default=None
         Where the study is kept: `journal:///path/to/study.log` for the processes of one machine,
         `postgresql+psycopg://user@host/name` for many machines; None keeps it in memory, or with
@@ -252,6 +252,9 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         objectives = make_objectives(self.scoring, self.estimator)
         space = default_space(self.estimator) if self.space is None else self.space
         _check_space(space, self.estimator)
+        for name, values in fit_params.items():
+            if name.endswith("sample_weight"):
+                check.check_sample_weight(values, y)
         rng = check.random_generator(self.random_state)
         seed = int(rng.integers(2**31))
         # The folds of a study are those that it was begun with.
@@ -380,7 +383,10 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
 
 
 def _check_space(space: Space, estimator: BaseEstimator) -> None:
-    """Choose parameters once, so that a name that is wrong is told before any trial."""
+    """Choose parameters once, so that what is wrong is told before any trial."""
+    for _, step in find_steps(estimator):
+        if hasattr(step, "_parameter_constraints"):
+            step._validate_params()
     with quiet_optuna():
         trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
     with contextlib.suppress(optuna.TrialPruned):
