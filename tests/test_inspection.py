@@ -164,6 +164,12 @@ class TestMaskDisplay:
             MaskDisplay(X[:2], y[:2]).plot(errors=True)
         with pytest.raises(ValueError, match=r"1 target_names for the labels \[0, 1"):
             MaskDisplay(X[:2], y[:2], labels=[0, 1, 2], target_names=["a"]).plot()
+        with pytest.raises(ValueError, match=r"\(32, 48\) pixels with a true mask of \(1, 48\)"):
+            MaskDisplay(X[:2], y[:2, :1]).plot()
+        with pytest.raises(ValueError, match="at least one image"):
+            MaskDisplay(X[:0], y[:0]).plot()
+        with pytest.raises(ValueError, match="at least one image"):
+            MaskDisplay(X[:2], y[:2]).plot(images_per_row=0)
         with pytest.raises(ValueError, match="2 x 2"):
             MaskDisplay(X[:2], y[:2]).plot(ax=plt.subplots(1, 3)[1])
         with pytest.raises(ValueError, match="must be a subplot"):

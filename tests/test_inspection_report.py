@@ -24,6 +24,7 @@ from skmars.inspection import (
     AttentionDisplay,
     ConfusionDisplay,
     HeatMapDisplay,
+    LearningCurveDisplay,
     MaskDisplay,
     ReliabilityDisplay,
     UncertaintyDisplay,
@@ -260,7 +261,29 @@ class TestReport:
             write_report(tmp_path / "report.html", fitted, X, y[:-1])
         with pytest.raises(NotFittedError):
             write_report(tmp_path / "report.html", MarsSegmenter(), X, y)
+        with pytest.raises(ValueError, match="n_images=0"):
+            write_report(tmp_path / "report.html", fitted, X, y, n_images=0)
+        with pytest.raises(ValueError, match="of 0"):
+            write_report(tmp_path / "report.html", fitted, X[:0], y[:0])
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            write_report(tmp_path / "nowhere" / "report.html", fitted, X, y)
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("display", [ConfusionDisplay, ReliabilityDisplay])
+def test_labels_that_the_segmenter_does_not_know(display, fitted, terrain):
+    X, y = terrain
+    with pytest.raises(ValueError, match=r"\[9\] that are not among the classes"):
+        display.from_estimator(fitted, X, np.where(y == 4, 9, y))
+
+
+def test_learning_curves_of_what_has_none(fitted):
+    display = LearningCurveDisplay.from_estimator(make_pipeline(FunctionTransformer(), fitted))
+    assert display.best_epoch == fitted.best_epoch_
+    with pytest.raises(NotFittedError):
+        LearningCurveDisplay.from_estimator(MarsSegmenter())
+    with pytest.raises(ValueError, match="no history"):
+        LearningCurveDisplay.from_estimator(FunctionTransformer().fit([[1.0]]))
 
 
 def test_displays_ask_the_segmenter_within_a_pipeline(fitted, terrain):

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from skmars._fitted import fitted_attribute
+from skmars._validation import check_labels
 from skmars.inspection._figures import require_matplotlib
 from skmars.metrics import confusion_counts
 
@@ -64,12 +65,20 @@ class ConfusionDisplay:
         Returns
         -------
         display : ConfusionDisplay
+
+        Raises
+        ------
+        ValueError
+            If masks have labels that the estimator does not know.
         """
+        labels = fitted_attribute(estimator, "classes_")
+        ignore_label = fitted_attribute(estimator, "ignore_label")
+        check_labels(y, labels, ignore_label)
         return cls.from_predictions(
             y,
             estimator.predict(X),
-            labels=fitted_attribute(estimator, "classes_"),
-            ignore_label=fitted_attribute(estimator, "ignore_label"),
+            labels=labels,
+            ignore_label=ignore_label,
             target_names=target_names,
             ax=ax,
         )

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
+from skmars._fitted import fitted_attribute
 from skmars.inspection._figures import make_panels, require_matplotlib, tidy
 
 TRAIN_COLOR, VALID_COLOR = "#56607a", "#c9703a"
@@ -68,7 +70,7 @@ class LearningCurveDisplay:
 
         Parameters
         ----------
-        estimator : MarsSegmenter
+        estimator : MarsSegmenter or Pipeline
             Fitted.
         ax : matplotlib Axes or array of Axes, default=None
             See :meth:`plot`.
@@ -77,8 +79,12 @@ class LearningCurveDisplay:
         -------
         display : LearningCurveDisplay
         """
-        best_epoch = getattr(estimator, "best_epoch_", None)
-        return cls.from_history(estimator.history_, best_epoch=best_epoch, ax=ax)
+        history = fitted_attribute(estimator, "history_")
+        if history is None:
+            check_is_fitted(estimator)
+            raise ValueError(f"{type(estimator).__name__} has no history of a training")
+        best_epoch = fitted_attribute(estimator, "best_epoch_")
+        return cls.from_history(history, best_epoch=best_epoch, ax=ax)
 
     @classmethod
     def from_history(cls, history, *, best_epoch=None, ax=None):

@@ -168,6 +168,17 @@ class MaskDisplay:
         for title, mask in masks.items():
             if len(mask) != len(self.images):
                 raise ValueError(f"got {len(self.images)} images and {len(mask)} {title} masks")
+            for image, one in zip(self.images, mask, strict=True):
+                if np.shape(image)[:2] != np.shape(one):
+                    raise ValueError(
+                        f"got an image of {np.shape(image)[:2]} pixels with a {title} mask of "
+                        f"{np.shape(one)}"
+                    )
+        if len(self.images) == 0 or images_per_row < 1:
+            raise ValueError(
+                f"at least one image, and one a row, can be shown; got {len(self.images)} and "
+                f"{images_per_row} a row"
+            )
         if errors and len(masks) < 2:
             raise ValueError("errors=True needs both true and predicted masks")
         titles = ["image", *masks, *(["errors"] if errors else [])]

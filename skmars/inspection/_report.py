@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmars import __version__
 from skmars._files import replacing
 from skmars._fitted import fitted_attribute
-from skmars._validation import check_labels, is_image_list
+from skmars._validation import check_labels
 from skmars.inspection._confusion import ConfusionDisplay
 from skmars.inspection._curves import LearningCurveDisplay
 from skmars.inspection._figures import require_matplotlib
@@ -67,11 +67,13 @@ def write_report(
 
     Raises
     ------
+    FileNotFoundError
+        If there is no folder for the file.
     ImportError
         If matplotlib is not installed.
     ValueError
-        If images and masks do not fit each other, or masks have labels that the estimator does
-        not know.
+        If images and masks do not fit each other, there are none to show, or masks have labels
+        that the estimator does not know.
 
     Examples
     --------
@@ -86,11 +88,14 @@ def write_report(
     check_is_fitted(estimator)
     if len(X) != len(y):
         raise ValueError(f"got {len(X)} images in X and {len(y)} masks in y")
+    if len(X) == 0 or n_images < 1:
+        raise ValueError(f"at least one image can be shown; got n_images={n_images} of {len(X)}")
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {Path(path).parent} for the report")
     labels = fitted_attribute(estimator, "classes_")
     ignored = fitted_attribute(estimator, "ignore_label")
     names = class_names(labels, target_names)
-    for masks in y if is_image_list(y) else [y]:
-        check_labels(np.asarray(masks), labels, ignored)
+    check_labels(y, labels, ignored)
     predicted = estimator.predict(X)
     counts = confusion_counts(y, predicted, labels=labels, ignore_label=ignored)
     figures = dict(_figures(estimator, X, y, predicted, counts, names, ignored))
