@@ -415,6 +415,9 @@ def test_equal_to_the_score_of_the_segmenter(terrain):
         ({"metrics": []}, ValueError, "at least one metric"),
         ({"metrics": [mean_iou_score]}, TypeError, "must be names"),
         ({"labels": [0.5]}, ValueError, "integers"),
+        ({"metrics": "mean_iou", "labels": [1, 1]}, ValueError, "repeat"),
+        ({"metrics": "mean_iou", "absent": "zero"}, ValueError, "absent must be"),
+        ({"metrics": "boundary_f1", "tolerance": -1}, ValueError, "tolerance must be"),
     ],
 )
 def test_bad_metrics_are_found_before_anything_is_fitted(params, error, match):

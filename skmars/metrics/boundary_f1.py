@@ -10,7 +10,7 @@ from skmars.metrics.averages import Absent, absent_value, mean_of_present
 from skmars.metrics.confusion import Masks
 from skmars.metrics.mask_pairs import count_with_others, pair_masks, stack_masks
 
-__all__ = ["boundary_f1_score"]
+__all__ = ["boundary_f1_score", "check_tolerance"]
 
 
 def boundary_f1_score(
@@ -72,8 +72,7 @@ def boundary_f1_score(
     >>> boundary_f1_score(y_true, y_pred, tolerance=0)
     0.0
     """
-    if not 0 <= tolerance < math.inf:
-        raise ValueError(f"tolerance must be a finite number of at least 0; got {tolerance!r}")
+    check_tolerance(tolerance)
     value = absent_value(absent)
     pairs = pair_masks(y_true, y_pred, None)
     classes, _ = count_with_others(pairs, labels, ignore_label)
@@ -87,3 +86,9 @@ def boundary_f1_score(
     f1 = np.where(n_true + n_pred > 0, 0.0, value)
     np.divide(2 * precision * recall, precision + recall, out=f1, where=precision + recall > 0)
     return mean_of_present(f1, "boundary F1")
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Refuse what is no distance in pixels."""
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance must be a finite number of at least 0; got {tolerance!r}")

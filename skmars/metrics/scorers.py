@@ -10,8 +10,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skmars._fitted import fitted_attribute
-from skmars.metrics.averages import Absent, frequency_weighted, mean_of_present, share_right
-from skmars.metrics.boundary_f1 import boundary_f1_score
+from skmars.metrics.averages import (
+    Absent,
+    absent_value,
+    frequency_weighted,
+    mean_of_present,
+    share_right,
+)
+from skmars.metrics.boundary_f1 import boundary_f1_score, check_tolerance
 from skmars.metrics.confusion import iou_from_counts
 from skmars.metrics.mask_pairs import check_labels, count_with_others, pair_masks
 
@@ -162,6 +168,10 @@ class SegmentationScorer(BaseEstimator):
         self.tolerance = tolerance
         # A search would turn an error at the first call into a score of NaN.
         self._functions()
+        absent_value(absent)
+        check_tolerance(tolerance)
+        if labels is not None:
+            check_labels(labels, None)
 
     def __call__(self, estimator, X, y, sample_weight=None) -> float | dict[str, float]:
         """Predict and score.
