@@ -30,7 +30,7 @@ class OnnxMixin:
         (n, n_classes, H, W), with the classes in the order of `classes_`. n, H and W are free.
 
         It computes in float32; its labels are those of `predict` but where rounding decides, more
-        often so if the segmenter predicts in bfloat16. `tta` and `window` are not part of it.
+        often so if the segmenter predicts in bfloat16. `tta` is part of it, `window` is not.
         Labels of the classes are in the file's metadata as well.
 
         Parameters
@@ -59,6 +59,7 @@ class OnnxMixin:
         labeller = _Labeller(
             self.net_.folded(),  # type: ignore[attr-defined]
             *(self.mean_, self.scale_, self.classes_),  # type: ignore[attr-defined]
+            tta=self.tta,  # type: ignore[attr-defined]
         )
         # Neither sizes that are equal nor sizes of 1, which would be taken for fixed.
         images = torch.zeros((2, 40, 56) if n_channels == 1 else (2, 40, 56, n_channels))
@@ -88,9 +89,18 @@ class _Labeller(nn.Module):
     scale: Tensor
     classes: Tensor
 
-    def __init__(self, net: nn.Module, mean: np.ndarray, scale: np.ndarray, classes: np.ndarray):
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        classes: np.ndarray,
+        *,
+        tta: bool,
+    ):
         super().__init__()
         self.net = net.cpu()
+        self.tta = tta
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).reshape(-1, 1, 1))
         self.register_buffer("classes", torch.from_numpy(classes.astype(np.int64)))
@@ -99,8 +109,13 @@ class _Labeller(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Labels and probabilities of images `(n, H, W)` or `(n, H, W, C)`."""
         x = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        logits = self.net((x - self.mean) / self.scale)
-        return self.classes[logits.argmax(1)], logits.softmax(1)
+        x = (x - self.mean) / self.scale
+        if self.tta:
+            both = self.net(torch.cat([x, x.flip(3)])).softmax(1)
+            probabilities = (both[: len(x)] + both[len(x) :].flip(3)) / 2
+        else:
+            probabilities = self.net(x).softmax(1)
+        return self.classes[probabilities.argmax(1)], probabilities
 
 
 def _check_installed() -> None:

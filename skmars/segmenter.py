@@ -122,9 +122,9 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         cutmix=0.5)`: illumination differs from scene to scene, and windows and CutMix keep the
         net from overfitting few scenes. The parameters of an Augmenter that is given are searched
         as `augmentation__brightness` and so on.
-    tta : bool, default=False
-        Test-time augmentation: whether to average the predictions of an image and its flips, at
-        four times the cost.
+    tta : bool, default=True
+        Test-time augmentation: whether to average the probabilities of an image and its mirror
+        image, left and right exchanged, which doubles the time of a prediction.
     window : tuple of int or None, default=None
         Height and width of the windows that larger images are predicted in, each at least
         `2**depth` pixels. None predicts every image whole.
@@ -146,11 +146,14 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         parameters have to be as before.
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights, the validation split, batches, dropout and augmentation. With an
-        integer, two fits on one machine give the same weights, except under a `time_limit`.
+        integer, two fits on one machine give the same weights, except under a `time_limit`, and
+        in threads of one process, which share torch's random numbers.
     verbose : int, default=0
         0 is silent, 1 prints a row per epoch, 2 shows a progress bar over the batches as well.
     callbacks : list or None, default=None
-        skorch callbacks, called after the estimator's own.
+        skorch callbacks, called after the estimator's own. They see the weights before they are
+        averaged: use `early_stopping`, not callbacks that load the best ones. Scores of
+        skorch's need `use_caching=False`; the learning rate is the `scheduler`'s.
 
     Attributes
     ----------
@@ -168,8 +171,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         The trained net; `net_.module_` is the torch module.
     history_ : list of dict
         For each epoch of all phases `epoch`, `phase`, `train_loss`, `learning_rate` and
-        `seconds`, with validation also `valid_loss` and `valid_mean_iou`, with `calibration` also
-        `temperature`.
+        `seconds`, with validation also `valid_loss` and `valid_mean_iou`, both without `tta`, with
+        `calibration` also `temperature`.
     best_epoch_ : int
         Index of the row of `history_` whose weights the net has.
     n_iter_ : int
@@ -231,7 +234,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         fine_tune_epochs="auto",
         fine_tune_learning_rate=2e-4,
         augmentation="auto",
-        tta=False,
+        tta=True,
         window=None,
         overlap=0.25,
         device="auto",

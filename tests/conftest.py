@@ -27,13 +27,14 @@ def terrain():
 
 @pytest.fixture
 def fast():
-    """Hyperparameters that make a fit take a moment."""
+    """Hyperparameters that make a fit take a moment, and predict what the net says."""
     return {
         "depth": 2,
         "base_channels": 4,
         "max_epochs": 2,
         "batch_size": 8,
         "precision": "float32",
+        "tta": False,
         "random_state": 0,
     }
 

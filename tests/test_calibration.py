@@ -58,6 +58,7 @@ def trained():
         batch_size=4,
         calibration="temperature",
         precision="float32",
+        tta=False,
         random_state=0,
     )
     segmenter.fit(X[:32], y[:32], validation_data=(X[32:52], y[32:52]))

@@ -20,6 +20,7 @@ FIXED = {
     "max_epochs": 1,
     "batch_size": 8,
     "precision": "float32",
+    "tta": False,
     "random_state": 0,
     "n_threads": 1,
 }

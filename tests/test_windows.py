@@ -27,6 +27,7 @@ def train(terrain, **params):
         precision="float32",
         random_state=0,
         n_threads=1,
+        tta=False,
         **params,
     )
     # Labels that are no indices, of a dtype of their own.
@@ -136,15 +137,26 @@ def test_probabilities_add_up_and_give_the_labels(window, overlap, tta, small):
     np.testing.assert_array_equal(labels, segmenter.classes_[proba.argmax(axis=1)])
 
 
-def test_blending_is_the_weighted_mean_of_the_windows(small):
+def test_tta_of_windows_is_that_of_the_whole_image(small):
+    X = noise(1, 64, 128)
+    whole = with_windows(small, None, tta=True).predict_proba(X)
+    windowed = with_windows(small, (64, 120), 0.75, tta=True).predict_proba(X)
+    np.testing.assert_allclose(windowed, whole, atol=2e-5)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_blending_is_the_weighted_mean_of_the_windows(tta, small):
     X = noise(1, 70, 85)
     expected = np.zeros((5, 70, 85))
     for row in cover(70, 32, 0.5, 4):
         for column in cover(85, 40, 0.5, 4):
-            p = small.predict_proba(X[:, row.start : row.stop, column.start : column.stop])[0]
+            part = X[:, row.start : row.stop, column.start : column.stop]
+            p = small.predict_proba(part)[0]
+            if tta:
+                p = (p + small.predict_proba(part[:, :, ::-1])[0, ..., ::-1]) / 2
             weights = np.outer(row.weights, column.weights)
             expected[:, row.start : row.stop, column.start : column.stop] += weights * p
-    actual = with_windows(small, (32, 40), 0.5).predict_proba(X)[0]
+    actual = with_windows(small, (32, 40), 0.5, tta=tta).predict_proba(X)[0]
     np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
@@ -159,13 +171,6 @@ def test_net_that_is_constant_leaves_no_seam(small):
         with torch.no_grad():
             head.weight.copy_(before)
     np.testing.assert_allclose(proba, np.broadcast_to(proba[..., :1, :1], proba.shape), atol=1e-6)
-
-
-def test_tta_is_the_mean_over_flips_of_windows(small):
-    X = noise(1, 64, 128)
-    whole = with_windows(small, None, tta=True).predict_proba(X)
-    windowed = with_windows(small, (64, 120), 0.75, tta=True).predict_proba(X)
-    np.testing.assert_allclose(windowed, whole, atol=2e-5)
 
 
 # Many images

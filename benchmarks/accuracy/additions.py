@@ -23,7 +23,7 @@ from skmars.batches import SegmentationDataset
 from skmars.losses import LOSSES, cross_entropy
 from skmars.nn import AttentionASPPUNet
 from skmars.nn.blocks import BatchNorm
-from skmars.transforms import Batch, crop, mix_rectangles
+from skmars.transforms import Batch, Transform, crop, mix_rectangles
 
 LIGHT = {"horizontal_flip": False, "brightness": 0.3, "contrast": 0.3}
 BATCH_SIZE = 16
@@ -123,24 +123,37 @@ class GrowingWindows(Augmenter):
     def prepare(self, dataset: SegmentationDataset, *args, **kwargs) -> Augmentation:
         """Put the windows before CutMix, as the defaults do."""
         augmentation = super().prepare(dataset, *args, **kwargs)
-        n_steps = MANY_EPOCHS * -(-len(dataset) // BATCH_SIZE)
-        augmentation.transforms = [*augmentation.transforms, Growing(n_steps), mix_rectangles(0.5)]
+        parts = [[crop(share), mix_rectangles(0.5)] for share in WINDOWS]
+        augmentation.transforms.append(Parts(parts, len(dataset)))
         return augmentation
 
 
-class Growing:
-    """Windows whose sides grow in three parts of a training."""
+class WholeAtLast(Augmenter):
+    """Windows and CutMix, and in the last fifth of the training whole images."""
 
-    def __init__(self, n_steps: int, shares: Sequence[float] = WINDOWS):
-        self.n_steps = n_steps
+    def prepare(self, dataset: SegmentationDataset, *args, **kwargs) -> Augmentation:
+        """Put what changes after the changes of intensity."""
+        augmentation = super().prepare(dataset, *args, **kwargs)
+        windows = [crop(0.75), mix_rectangles(0.5)]
+        augmentation.transforms.append(Parts([windows] * 4 + [[]], len(dataset)))
+        return augmentation
+
+
+class Parts:
+    """Transforms of the part that a training is in, of several of one length."""
+
+    def __init__(self, parts: Sequence[Sequence[Transform]], n_images: int):
+        self.parts = parts
+        self.n_steps = MANY_EPOCHS * -(-n_images // BATCH_SIZE)
         self.n_done = 0
-        self.crops = [crop(share) for share in shares]
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Cut the windows of the part that the training is in."""
-        part = min(len(self.crops) * self.n_done // self.n_steps, len(self.crops) - 1)
+        """Change a batch, and count it."""
+        part = min(len(self.parts) * self.n_done // self.n_steps, len(self.parts) - 1)
         self.n_done += 1
-        return self.crops[part](batch, generator)
+        for transform in self.parts[part]:
+            batch = transform(batch, generator)
+        return batch
 
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -149,6 +162,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "deep supervision": {"loss": "levelwise", "net": DeeplySupervised},
     "instance normalisation of half of the encoder": {"net": InstanceNorms},
     "growing windows": {"augmentation": GrowingWindows(**LIGHT)},
+    "whole images in the last fifth": {"augmentation": WholeAtLast(**LIGHT)},
 }
 
 

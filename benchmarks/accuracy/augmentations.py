@@ -35,6 +35,7 @@ SETTINGS = {
     "ema_decay": None,
     "validation_fraction": None,
     "early_stopping": False,
+    "tta": False,
 }
 
 

@@ -5,7 +5,8 @@
 
 Besides the mean IoU: the expected calibration error of the probabilities, and the area between the
 sparsification curve and the best one there is, by their entropy and by the members' disagreement;
-less is better in all three. Runs go to `results/ensemble_<seconds>.jsonl`.
+less is better in all three. Images are predicted whole. Runs go to
+`results/ensemble_<seconds>.jsonl`.
 """
 
 import time
@@ -75,4 +76,4 @@ def scores_of(estimator, split: Split) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_table("ensemble", CONFIGURATIONS, baseline="one", run=run)
+    run_table("ensemble", CONFIGURATIONS, settings={"tta": False}, baseline="one", run=run)

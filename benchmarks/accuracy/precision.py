@@ -3,8 +3,8 @@
     python benchmarks/accuracy/precision.py DATA.npz [--seeds 3]
     python benchmarks/accuracy/precision.py --table
 
-The weights are those of the best of twelve epochs, all else is as it comes. Runs go to
-`results/precision.jsonl`.
+The weights are those of the best of twelve epochs, images are predicted whole, all else is as it
+comes. Runs go to `results/precision.jsonl`.
 """
 
 from protocol import run_table
@@ -12,5 +12,5 @@ from protocol import run_table
 CONFIGURATIONS = {"float32": {"precision": "float32"}, "bfloat16": {"precision": "bfloat16"}}
 
 if __name__ == "__main__":
-    settings = {"early_stopping": True}
+    settings = {"early_stopping": True, "tta": False}
     run_table("precision", CONFIGURATIONS, settings=settings, baseline="float32", epochs=12)

@@ -7,8 +7,9 @@ Rows 1 to 5 are the report's Table 1, each with what the one before has. The con
 phase of the same length in which nothing is frozen. In the rows "split by images" the images to
 score are drawn one by one, from scenes that are trained on as well; where that split is drawn anew
 for the second phase, most of what is scored has been trained on. What the defaults do beyond the
-report is off: patches, class weights, moving averages, changes of the light, windows and CutMix.
-The weights are those of the epoch that is best on the images held out.
+report is off: patches, class weights, moving averages, changes of the light, windows and CutMix,
+and several views of an image in prediction. The weights are those of the epoch that is best on the
+images held out.
 Runs go to `results/report_<seconds>.jsonl`; those that are there are not repeated.
 """
 
@@ -28,6 +29,7 @@ PLAIN = {
     "augmentation": None,
     "ema_decay": None,
     "early_stopping": True,
+    "tta": False,
 }
 BARE = {"depth": 3, "attention": False, "aspp": False}
 FULL = {"depth": 3}

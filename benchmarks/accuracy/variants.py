@@ -30,6 +30,7 @@ SETTINGS = {
     "early_stopping": False,
     "n_threads": 1,
     "precision": "float32",
+    "tta": False,
 }
 
 

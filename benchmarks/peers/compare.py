@@ -6,9 +6,10 @@
 Peers are trained as their users would: AdamW, cosine decay to the end of the time, horizontal
 flips, no gradient from the background; in float32, and in bfloat16 with channels last, each at two
 learning rates, so that the better ones can be chosen; and once more trained by MarsSegmenter with
-all of its defaults but the net. Those that are not installed are left out; see the requirements
-beside this file. With `--test` the sols of the test set are scored. Runs go to `results/` in the
-folder of the accuracy benchmarks; those that are there are not repeated.
+all of its defaults but the net. "Whole images" are predicted at once, without other views of them;
+a peer's score with the mirror images is noted beside its own. Those not installed are left
+out; see the requirements beside this file. With `--test` the sols of the test set are scored. Runs
+go to `results/` in the folder of the accuracy benchmarks; those that are there are not repeated.
 """
 
 import math
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "accuracy"))
 import numpy as np
 import torch
 from nets import NETS, is_installed
-from protocol import LABELS, Split, run_segmenter, run_table
+from protocol import LABELS, Split, iou_of, run_segmenter, run_table
 from recipe import segmenter_with
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,7 +47,8 @@ def rows() -> dict[str, dict[str, Any]]:
     """MarsSegmenter as it comes; each peer in each arithmetic at each rate, and in our recipe."""
     table: dict[str, dict[str, Any]] = {
         "skmars": {},
-        "skmars, early_stopping": {"early_stopping": True},
+        "skmars, whole images": {"tta": False},
+        "skmars, whole images, early_stopping": {"tta": False, "early_stopping": True},
         FOREST: {"forest": True},
     }
     for net in NETS:
@@ -58,6 +60,7 @@ def rows() -> dict[str, dict[str, Any]]:
                     "learning_rate": rate,
                 }
         table[f"{net}, trained by skmars"] = {"net": net}
+        table[f"{net}, trained by skmars, whole images"] = {"net": net, "tta": False}
     return table
 
 
@@ -92,14 +95,20 @@ def run_peer(split: Split, params: Mapping[str, Any], seed: int) -> dict[str, An
     net.eval()
     with torch.inference_mode():
         parts = np.array_split(split.X_scored, math.ceil(len(split.X_scored) / BATCH_SIZE))
-        predicted = np.concatenate([logits_of(part).argmax(1).numpy() for part in parts])
+        own = torch.cat([logits_of(part).softmax(1) for part in parts])
+        flipped = [logits_of(part[:, :, ::-1].copy()).softmax(1).flip(3) for part in parts]
+    counts, both = (
+        split.counts_by_sol(np.array(LABELS)[p.argmax(1).numpy()])
+        for p in (own, own + torch.cat(flipped))
+    )
     return {
         "seconds": round(seconds, 1),
         "epochs": round(n_images / len(split.X), 2),
         "images_per_second": round(n_images / seconds, 1),
         "n_parameters": sum(weight.numel() for weight in net.parameters()),
         "precision": params["arithmetic"],
-        "counts_by_sol": split.counts_by_sol(np.array(LABELS)[predicted]),
+        "scores": {"with mirror images": float(np.nanmean(iou_of({"counts_by_sol": both})))},
+        "counts_by_sol": counts,
     }
 
 

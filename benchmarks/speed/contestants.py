@@ -104,7 +104,7 @@ class Skmars:
 
     def __init__(self, params: dict, X: np.ndarray, y: np.ndarray):
         self.X, self.y = X, y
-        # The default but its random windows: all train on as many pixels.
+        # The default but its random windows and mirror images: all see as many pixels.
         augmenter = choose_augmenter("auto").set_params(random_crop=1.0)
         self.segmenter = MarsSegmenter(
             **params,
@@ -112,6 +112,7 @@ class Skmars:
             warm_start=True,
             validation_fraction=None,
             augmentation=augmenter,
+            tta=False,
             random_state=0,
         ).fit(X, y)
 

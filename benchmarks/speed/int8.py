@@ -87,7 +87,7 @@ def main() -> None:
     args = parser.parse_args()
     X, y, X_scored, y_scored = load(args.data)
     segmenter = MarsSegmenter(
-        ignore_label=BACKGROUND, time_limit=args.seconds, random_state=0
+        ignore_label=BACKGROUND, time_limit=args.seconds, tta=False, random_state=0
     ).fit(X, y)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"

@@ -144,6 +144,7 @@ def sizes(options) -> None:
         segmenter = MarsSegmenter(
             base_channels=options.base_channels,
             precision=options.precision,
+            tta=False,
             max_epochs=1,
             random_state=0,
         ).fit(X, y)

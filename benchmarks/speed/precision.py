@@ -41,6 +41,7 @@ def main() -> None:
             max_epochs=1,
             warm_start=True,
             validation_fraction=None,
+            tta=False,
             random_state=0,
         ).fit(X, y)
         for precision in PRECISIONS

@@ -20,9 +20,6 @@ __all__ = [
     "window_predictor",
 ]
 
-# Axes of (n, H, W) for the four flips of an image.
-FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
-
 # Images `(n, C, h, w)` to logits.
 Infer = Callable[[Tensor], Tensor]
 
@@ -35,7 +32,7 @@ class Settings(NamedTuple):
     batch_size: int
     """Images or windows at once, less if they are large."""
     tta: bool
-    """Whether to take the mean over an image's flips."""
+    """Whether to take the mean over an image and its mirror image."""
     window: Sequence[int] | None
     """Height and width of the windows, or None for whole images."""
     overlap: float
@@ -179,15 +176,11 @@ def _scores(
 
 
 def _outputs(infer: Infer, images: np.ndarray, tta: bool) -> Tensor:
-    """Logits of images, or mean probabilities over their flips."""
+    """Logits of images, or mean probabilities over them and their mirror images."""
     with torch.inference_mode():
+        logits = infer(channels_first(images))
         if not tta:
-            return infer(channels_first(images))
-        flipped = [_flipped_probabilities(infer, images, axes) for axes in FLIPS]
-        return torch.stack(flipped).mean(dim=0)
-
-
-def _flipped_probabilities(infer: Infer, images: np.ndarray, axes: tuple[int, ...]) -> Tensor:
-    # In numpy, since torch cannot flip every dtype that images may have.
-    logits = infer(channels_first(np.flip(images, axes).copy()))
-    return logits.softmax(dim=1).flip([axis + 1 for axis in axes])
+            return logits
+        # In numpy, since torch cannot flip every dtype that images may have.
+        mirrored = infer(channels_first(np.flip(images, axis=2).copy()))
+        return (logits.softmax(dim=1) + mirrored.softmax(dim=1).flip(3)) / 2

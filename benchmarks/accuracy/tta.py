@@ -1,0 +1,96 @@
+"""What other views of an image are worth in prediction, all of them by one net a seed.
+
+    python benchmarks/accuracy/tta.py DATA.npz [--seeds 3] [--only ROW ...]
+    python benchmarks/accuracy/tta.py --table
+
+The training is that of "40 epochs" of `duration.py`. The calibration error is the expected one of
+the mean probabilities. Runs go to `results/tta.jsonl`; those that are there are not repeated.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from duration import MANY_EPOCHS, SETTINGS
+from protocol import BACKGROUND, LABELS, Split, run_table
+
+from skmars import MarsSegmenter
+from skmars.metrics import expected_calibration_error
+
+# Axes of (n, H, W) that are turned over.
+FLIPS: list[tuple[int, ...]] = [(), (2,), (1,), (1, 2)]
+WINDOW = (48, 96)
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "whole image": {},
+    "... and its mirror image (tta=True)": {"tta": True},
+    "... and all of its flips": {"flips": FLIPS},
+    "four windows": {"window": WINDOW},
+    "... and their mirror images": {"window": WINDOW, "flips": FLIPS[:2]},
+    "... and all of their flips": {"window": WINDOW, "flips": FLIPS},
+}
+# The net of a seed predicts for all rows.
+trained: dict[int, MarsSegmenter] = {}
+
+
+def run(split: Split, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Predict as a row says, and score labels and probabilities."""
+    params = dict(params)
+    flips, window = params.pop("flips", FLIPS[:1]), params.pop("window", None)
+    tta = params.pop("tta")
+    if seed not in trained:
+        segmenter = MarsSegmenter(ignore_label=BACKGROUND, random_state=seed, **params)
+        trained[seed] = segmenter.fit(split.X, split.y, groups=split.sols)
+    segmenter = trained[seed].set_params(tta=tta)
+    views = [
+        np.flip(
+            in_windows(segmenter, np.flip(split.X_scored, axes), window), axes_of_classes(axes)
+        )
+        for axes in flips
+    ]
+    probabilities = np.mean(views, axis=0)
+    predicted = np.array(LABELS)[probabilities.argmax(axis=1)]
+    error = expected_calibration_error(
+        split.y_scored, probabilities, labels=LABELS, ignore_label=BACKGROUND
+    )
+    seconds = sum(row["seconds"] for row in segmenter.history_)
+    return {
+        "seconds": round(seconds, 1),
+        "epochs": segmenter.n_iter_,
+        "images_per_second": round(len(split.X) * segmenter.n_iter_ / seconds, 1),
+        "n_parameters": segmenter.n_parameters_,
+        "precision": segmenter.precision_,
+        "scores": {"calibration error": error},
+        "counts_by_sol": split.counts_by_sol(predicted),
+    }
+
+
+def axes_of_classes(axes: tuple[int, ...]) -> list[int]:
+    """Axes of (n, K, H, W) for those of (n, H, W)."""
+    return [axis + 1 for axis in axes]
+
+
+def in_windows(
+    segmenter: MarsSegmenter, X: np.ndarray, window: tuple[int, int] | None
+) -> np.ndarray:
+    """Mean probabilities over windows at the four corners, or those of whole images."""
+    if window is None:
+        return segmenter.predict_proba(X)
+    n, height, width = X.shape
+    total, n_views = np.zeros((n, len(LABELS), height, width)), np.zeros((height, width))
+    for top in (0, height - window[0]):
+        for left in (0, width - window[1]):
+            part = np.s_[top : top + window[0], left : left + window[1]]
+            total[:, :, *part] += segmenter.predict_proba(X[:, *part])
+            n_views[part] += 1
+    return total / n_views
+
+
+if __name__ == "__main__":
+    run_table(
+        "tta",
+        CONFIGURATIONS,
+        settings=SETTINGS,
+        baseline="whole image",
+        epochs=MANY_EPOCHS,
+        run=run,
+    )
