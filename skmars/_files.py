@@ -37,6 +37,11 @@ def replacing(path: str | os.PathLike, mode: str = "wb", **kwargs: Any) -> Itera
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.filename == os.fspath(unfinished):
+            # The name that was asked for.
+            error.filename = os.fspath(path)
+        raise
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)

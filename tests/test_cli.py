@@ -1,6 +1,7 @@
 import csv
 import inspect
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,8 +57,8 @@ OPTIONS = {
     "freeze": ("--freeze encoder+bottleneck", "encoder+bottleneck"),
     "fine_tune_epochs": ("--fine-tune-epochs 2", 2),
     "fine_tune_learning_rate": ("--fine-tune-learning-rate 1e-5", 1e-5),
-    "augmentation": ("--augmentation None", None),
-    "tta": ("--tta", True),
+    "augmentation": ("--augmentation none", None),
+    "tta": ("--no-tta", False),
     "window": ("--window 64,128", (64, 128)),
     "overlap": ("--overlap 0.5", 0.5),
     "device": ("--device cuda:0", "cuda:0"),
@@ -670,7 +671,7 @@ class TestErrors:
             ("demo none.npz --output out", "none.npz: No such file"),
             ("score none.skmars none.npz", "No such file"),
             ("predict none.skmars none.npz --output m.png", ".csv or .npz"),
-            ("predict none.skmars none.npz --output none/m.csv", "no folder none"),
+            ("predict none.skmars none.npz --output none/m.csv", "--output must be a file"),
             ("info none.skmars", "none.skmars: No such file"),
             ("tune", "give either DATA"),
             ("tune none.npz", "none.npz: No such file"),
@@ -718,7 +719,8 @@ class TestErrors:
             ("--cv 1", "2"),
             ("--trials 0", "n_trials"),
             ("--workers 0", "n_workers"),
-            ("--scoring beauty", "beauty"),
+            ("--scoring beauty", "'mean_iou', 'weighted_iou'"),
+            ("--scoring mean_iou,", "iou_<label>"),
             ("--scoring n_parameters,mean_iou", "first objective"),
             ("--sampler luck", "sampler"),
             ("--pruner shears", "pruner"),
@@ -747,6 +749,44 @@ class TestErrors:
         for wrong in (other, text):
             assert "not a saved segmenter" in fails("info", wrong)
             assert "not a saved segmenter" in fails("score", wrong, data_file)
+
+    @pytest.mark.parametrize(
+        ("command", "victim"),
+        [
+            ("fit {data} --output {data}", "data"),
+            ("tune {data} --output {data}", "data"),
+            ("outliers {data} --output {data}", "data"),
+            ("predict {model} {data} --output {data}", "data"),
+            ("report {model} {data} --output {model}", "model"),
+            ("report {model} {data} --output {data}", "data"),
+            ("export {model} {model}", "model"),
+        ],
+    )
+    def test_what_is_read_is_not_overwritten(
+        self, fails, data_file, model, tmp_path, command, victim
+    ):
+        paths = {"data": tmp_path / "data.npz", "model": tmp_path / "model.skmars"}
+        shutil.copy(data_file, paths["data"])
+        shutil.copy(model, paths["model"])
+        before = paths[victim].read_bytes()
+        message = fails(*command.format(**paths).split())
+        assert f"must be another file than {paths[victim]}" in message
+        assert paths[victim].read_bytes() == before
+
+    def test_damaged_files(self, fails, data_file, terrain, tmp_path):
+        content = bytearray(data_file.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 40] = bytes(40)
+        damaged = tmp_path / "damaged.npz"
+        damaged.write_bytes(content)
+        assert "damaged.npz is damaged" in fails("fit", damaged, "--output", tmp_path / "m")
+        folder = tmp_path / "images"
+        folder.mkdir()
+        Image.fromarray(terrain[0][0]).save(folder / "half.png")
+        half = (folder / "half.png").read_bytes()[:300]
+        (folder / "half.png").write_bytes(half)
+        words = ("--images", folder, "--masks", folder, "--output", tmp_path / "m")
+        assert "half.png cannot be read" in fails("fit", *words)
 
     def test_labels_that_the_model_does_not_know(self, fails, model, terrain, tmp_path):
         path = tmp_path / "more.npz"

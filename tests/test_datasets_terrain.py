@@ -248,6 +248,7 @@ def test_every_kind_of_outlier_at_the_smallest_size_in_colour(kind):
         ({"shape": 64}, "shape"),
         ({"n_channels": 2}, "n_channels"),
         ({"noise": -1}, "noise"),
+        ({"noise": float("nan")}, "noise"),
         ({"class_frequencies": (1, 1)}, "five numbers"),
         ({"class_frequencies": (1, 1, -1, 1, 1)}, "five numbers"),
         ({"class_frequencies": (0, 0, 0, 0, 0)}, "five numbers"),

@@ -37,7 +37,7 @@ def fit(args: argparse.Namespace) -> None:
     """Train a model."""
     from skmars.segmenter import MarsSegmenter
 
-    output = check_output("--output", args.output)
+    output = check_output("--output", args.output, args.data)
     params = _hyperparameters(args)
     data = load_pairs(args)
     segmenter = MarsSegmenter(**params).fit(data.images, data.target, groups=data.groups)
@@ -69,7 +69,7 @@ def tune(args: argparse.Namespace) -> None:
     from skmars.segmenter import MarsSegmenter
     from skmars.tuning import SegmenterSearchCV, default_space
 
-    output = None if args.output is None else check_output("--output", args.output)
+    output = None if args.output is None else check_output("--output", args.output, args.data)
     if args.resume and args.storage is None:
         raise ValueError("--resume needs the --storage that has the study")
     if args.storage is not None and not args.resume:
@@ -81,7 +81,7 @@ def tune(args: argparse.Namespace) -> None:
         remover = OutlierRemover(random_state=args.random_state)
         estimator = make_pipeline(outliers=remover, segment=estimator)
         fixed = [f"segment__{name}" for name in fixed]
-    objectives = args.scoring.split(",")
+    objectives = [name.strip() for name in args.scoring.split(",")]
     trials = 20 if args.trials is None and args.timeout is None else args.trials
     search = SegmenterSearchCV(
         estimator,
@@ -164,11 +164,9 @@ def outliers(args: argparse.Namespace) -> None:
     from skmars.datasets import load_an2dl
     from skmars.outliers import OutlierRemover
 
-    output = None if args.output is None else check_output("--output", args.output)
+    output = None if args.output is None else check_output("--output", args.output, args.data)
     if output is not None and output.suffix.lower() not in {".csv", ".npz"}:
         raise ValueError(f"--output must end in .csv or .npz; got {output}")
-    if output is not None and output.exists() and output.samefile(args.data):
-        raise ValueError(f"--output must be another file than {args.data}")
     if args.picture is not None:
         _check_picture(args.picture)
     data: Any = load_an2dl(args.data)
@@ -219,7 +217,7 @@ def predict(args: argparse.Namespace) -> None:
     """Predict masks."""
     from skmars.segmenter import MarsSegmenter
 
-    write = choose_writer(Path(args.output), Path(args.data))
+    write = choose_writer(Path(args.output), Path(args.data), args.model)
     images, names, what = load_images(Path(args.data))
     masks = MarsSegmenter.load(args.model).predict(images)
     write(masks, names)
@@ -243,7 +241,7 @@ def report(args: argparse.Namespace) -> None:
     """Write what a model is and does as one HTML file."""
     from skmars.inspection import write_report
 
-    output = check_output("FILE.html", args.output)
+    output = check_output("FILE.html", args.output, args.model, args.data)
     segmenter, images, target, names, what = _model_and_masks(args)
     write_report(
         output, segmenter, images, target, target_names=names, title=f"{args.model}, {what}"
@@ -272,7 +270,7 @@ def export(args: argparse.Namespace) -> None:
     """Write a model as an ONNX file."""
     from skmars.segmenter import MarsSegmenter
 
-    output = check_output("FILE.onnx", args.output)
+    output = check_output("FILE.onnx", args.output, args.model)
     MarsSegmenter.load(args.model).export_onnx(output)
     print(f"{args.model} exported to {args.output}")
 

@@ -110,11 +110,11 @@ def run_demo(
         If the file is not as described.
     """
     require_matplotlib("The demonstration")
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     if time_limit is None:
         time_limit = TIME_LIMIT_GENERATED if data is None else TIME_LIMIT_FILE
     parts = _generate(random_state) if data is None else _read(data, random_state)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
     ignore_label = parts.ignore_label()
     _announce(parts, ignore_label, time_limit)
 

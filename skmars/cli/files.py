@@ -22,11 +22,14 @@ __all__ = [
 ]
 
 
-def check_output(option: str, path: str) -> Path:
+def check_output(option: str, path: str, *inputs: str | None) -> Path:
     """The file to write to; an error before hours of training, not after them."""
     output = Path(path)
     if output.is_dir() or not output.parent.is_dir():
         raise ValueError(f"{option} must be a file in a folder that exists; got {path}")
+    for name in inputs:
+        if name is not None and output.exists() and output.samefile(name):
+            raise ValueError(f"{option} must be another file than {name}")
     return output
 
 
@@ -59,7 +62,7 @@ def load_images(path: Path) -> tuple[Any, list[str], str]:
     return images, [f"{i:0{digits}}" for i in range(len(images))], f"{len(images)} {what}"
 
 
-def choose_writer(output: Path, data: Path):
+def choose_writer(output: Path, data: Path, model: str):
     """The function of `(masks, names)` that writes what the name of the output says."""
     suffix = output.suffix.lower()
     if output.is_dir() or not suffix:
@@ -68,8 +71,7 @@ def choose_writer(output: Path, data: Path):
         return lambda masks, names: write_folder(masks, names, output)
     if suffix not in {".csv", ".npz"}:
         raise ValueError(f"--output must end in .csv or .npz, or be a folder; got {output}")
-    if not output.parent.is_dir():
-        raise ValueError(f"there is no folder {output.parent} to write to")
+    check_output("--output", str(output), str(data), model)
     return lambda masks, names: _write_file(masks, output)
 
 
@@ -83,7 +85,7 @@ def _write_file(masks: Any, path: Path) -> None:
     if path.suffix.lower() == ".csv":
         save_submission(masks, path)
     else:
-        with open(path, "wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(file, masks=masks)
 
 
@@ -105,7 +107,7 @@ def write_outliers(remover: Any, path: Path) -> None:
     """Write a row for each image that was taken, with the reason."""
     import csv
 
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with replacing(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "score", "reason"])
         for row in remover.outlier_mask_.nonzero()[0]:

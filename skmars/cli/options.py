@@ -78,6 +78,8 @@ def parameter_texts(doc: str) -> dict[str, str]:
 
 def read_value(text: str) -> Any:
     """A number, None, a dict and so on as Python writes them; anything else is a string."""
+    if text in {"none", "true", "false"}:
+        text = text.capitalize()
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -1,7 +1,10 @@
 """Files of the AN2DL challenge: the data set and the submission."""
 
+import contextlib
 import os
 import zipfile
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -57,8 +60,8 @@ def load_an2dl(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not an npz file, lacks `training_set`, or an array has another shape than
-        expected, masks that are not whole numbers, or pickled objects.
+        If the file is not an npz file, is damaged, lacks `training_set`, or an array has another
+        shape than expected, masks that are not whole numbers, or pickled objects.
 
     Examples
     --------
@@ -147,7 +150,8 @@ def save_submission(y_pred: np.ndarray, path: str | os.PathLike) -> None:
             file.write(f"{i},{','.join(text[mask.ravel()])}\n")
 
 
-def _open_npz(path: str | os.PathLike) -> np.lib.npyio.NpzFile:
+@contextlib.contextmanager
+def _open_npz(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
     try:
         archive = np.load(path, allow_pickle=False)
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
@@ -155,7 +159,12 @@ def _open_npz(path: str | os.PathLike) -> np.lib.npyio.NpzFile:
         raise ValueError(f"{path} is not an npz file") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path} is not an npz file, it holds a single array")
-    return archive
+    with archive:
+        try:
+            yield archive
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            # Arrays are read when they are asked for.
+            raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _read_training_set(

@@ -156,8 +156,13 @@ def _read(path: Path, convert: Callable[["Image.Image", Path], np.ndarray]) -> n
     try:
         with Image.open(path) as image:
             return convert(image, path)
+    except (FileNotFoundError, PermissionError):
+        raise
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"{path} is not an image that can be read") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow does not say in which file.
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def _image_to_array(image: "Image.Image", path: Path) -> np.ndarray:

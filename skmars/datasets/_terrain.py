@@ -1,5 +1,6 @@
 """Generated Martian terrain with exact masks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 
@@ -194,8 +195,8 @@ def _check_shape(
         raise ValueError(f"shape must be (height, width), each at least 8, got {shape!r}")
     if n_channels not in (1, 3):
         raise ValueError(f"n_channels must be 1 or 3, got {n_channels!r}")
-    if not isinstance(noise, Real) or noise < 0:
-        raise ValueError(f"noise must be a number >= 0, got {noise!r}")
+    if not isinstance(noise, Real) or not 0 <= noise < math.inf:
+        raise ValueError(f"noise must be a finite number >= 0, got {noise!r}")
     return int(shape[0]), int(shape[1])
 
 
