@@ -29,4 +29,5 @@ def seeded(estimator, rng: np.random.Generator, *, anew: bool) -> BaseEstimator:
         for name, value in copy.get_params().items()
         if name.rpartition("__")[2] == "random_state" and (anew or value is None)
     )
-    return copy.set_params(**{name: int(rng.integers(2**31)) for name in names})
+    copy.set_params(**{name: int(rng.integers(2**31)) for name in names})
+    return copy

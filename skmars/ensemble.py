@@ -3,15 +3,19 @@
 import os
 from collections.abc import Callable, Iterator
 from numbers import Integral
+from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skmars import _validation as check
+from skmars._fitted import fitted_attribute
 from skmars._seeding import seeded
 from skmars.base import BaseSegmenter
 from skmars.metrics import predictive_entropy
@@ -153,6 +157,8 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
     @property
     def ignore_label(self) -> int | None:
         """That of the members."""
+        if hasattr(self, "estimators_"):
+            return fitted_attribute(self.estimators_[0], "ignore_label")
         estimator = self.estimator
         while isinstance(estimator, Pipeline):
             estimator = estimator.steps[-1][1]
@@ -299,6 +305,10 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
             If it is not a saved ensemble, is damaged, or of a later format.
         """
         config, weights = read_archive(path)
+        if "members" not in config:
+            raise ValueError(
+                f"{os.fspath(path)!r} is no ensemble: read it with MarsSegmenter.load"
+            )
         with reading(path):
             members = []
             for place, description in enumerate(config["members"]):
@@ -321,22 +331,38 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
 
 def _fit_member(member, X, y, train, test, given) -> BaseEstimator:
     """Train a member, and validate it on the images that are not its own."""
-    prefix, last = "", member
-    while isinstance(last, Pipeline):
-        name, last = last.steps[-1]
-        prefix += f"{name}__"
-    params = {
-        prefix + name: values[train]
-        for name, values in given.items()
-        if values is not None and has_fit_parameter(last, name)
-    }
+    given = {name: values for name, values in given.items() if values is not None}
+    weight = given.get("sample_weight")
+    if weight is not None and not weight[train].any():
+        raise ValueError("sample_weight is 0 for all images of one member")
+    params = _route(member, {name: values[train] for name, values in given.items()})
     # What a Pipeline does to images before its last step is not done to these.
-    if test is not None and not prefix and has_fit_parameter(last, "validation_data"):
+    if (
+        test is not None
+        and not isinstance(member, Pipeline)
+        and has_fit_parameter(member, "validation_data")
+    ):
         # A rare class may be in these images only, which a member cannot be validated on.
         labels = check.unique_labels(y[train])
         test = [row for row in test if np.isin(y[row], labels).all()]
-        if (weight := given.get("sample_weight")) is not None:
+        if weight is not None:
             test = [row for row in test if np.any(weight[row] > 0)]
         if test:
             params["validation_data"] = (X[test], y[test])
     return member.fit(X[train], y[train], **params)
+
+
+def _route(member, given: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What the `fit` of a member takes of weights and groups, by the names it has for them."""
+    if get_config()["enable_metadata_routing"]:
+        router = MetadataRouter(owner="Ensemble").add(
+            member=member, method_mapping=MethodMapping().add(caller="fit", callee="fit")
+        )
+        return dict(router.route_params(caller="fit", params=given).member.fit)
+    prefix, last = "", member
+    while isinstance(last, Pipeline):
+        step, last = last.steps[-1]
+        prefix += f"{step}__"
+    return {
+        prefix + name: values for name, values in given.items() if has_fit_parameter(last, name)
+    }

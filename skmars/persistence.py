@@ -82,6 +82,8 @@ class PersistenceMixin:
             If it is not a saved segmenter, is damaged, or of a later format.
         """
         config, weights = read_archive(path)
+        if "members" in config:
+            raise ValueError(f"{os.fspath(path)!r} is an ensemble: read it with Ensemble.load")
         with reading(path):
             return restore(cls, config, weights)
 

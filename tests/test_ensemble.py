@@ -2,8 +2,11 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
@@ -178,6 +181,48 @@ def test_pipelines_as_members(data, member):
         ensemble.save("anywhere")
 
 
+def test_searches_as_members(data, member):
+    X, y = data
+    grid = GridSearchCV(clone(member).set_params(ignore_label=0), {"depth": [2]}, cv=2)
+    ensemble = Ensemble(grid, n_members=2, random_state=0).fit(X, y)
+    assert ensemble.ignore_label == 0
+    expected = mean_iou_score(y, ensemble.predict(X), labels=[1, 2, 3], ignore_label=0)
+    assert ensemble.score(X, y) == expected
+
+
+def test_frozen_members(data, fitted):
+    one = fitted.estimators_[0]
+    ensemble = Ensemble(FrozenEstimator(one), n_members=2).fit(*data)
+    np.testing.assert_allclose(
+        ensemble.predict_proba(data[0]), one.predict_proba(data[0]), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_metadata_are_routed(data, member, in_pipeline):
+    X, y = data
+    weight = np.linspace(0.1, 3, len(X))
+    with config_context(enable_metadata_routing=True):
+
+        def votes(request):
+            segmenter = clone(member).set_fit_request(sample_weight=request, groups=True)
+            estimator = Pipeline([("segment", segmenter)]) if in_pipeline else segmenter
+            ensemble = Ensemble(estimator, n_members=2, random_state=0)
+            groups = np.arange(len(X)) // 2
+            return ensemble.fit(X, y, sample_weight=weight, groups=groups).predict_proba(X)
+
+        assert not np.allclose(votes(True), votes(False))
+        with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+            votes(None)
+
+
+def test_members_without_weight(data, member):
+    groups = np.arange(len(data[0])) % 2
+    ensemble = Ensemble(clone(member).set_params(validation_fraction=None), n_members=2)
+    with pytest.raises(ValueError, match="of one member"):
+        ensemble.fit(*data, sample_weight=groups.astype(float), groups=groups)
+
+
 def test_ignored_label_is_never_predicted_nor_scored(data, member):
     X, y = data
     ensemble = Ensemble(clone(member).set_params(ignore_label=0), n_members=2, random_state=0)
@@ -200,10 +245,10 @@ def test_saved_in_one_file(data, fitted, tmp_path):
 
 def test_file_of_a_single_segmenter_is_no_ensemble(fitted, tmp_path):
     fitted.estimators_[0].save(tmp_path / "m")
-    with pytest.raises(ValueError, match="not a saved segmenter"):
+    with pytest.raises(ValueError, match=r"is no ensemble: read it with MarsSegmenter\.load"):
         Ensemble.load(tmp_path / "m")
     fitted.save(tmp_path / "e")
-    with pytest.raises(ValueError, match="not a saved segmenter"):
+    with pytest.raises(ValueError, match=r"is an ensemble: read it with Ensemble\.load"):
         MarsSegmenter.load(tmp_path / "e")
 
 
