@@ -157,7 +157,9 @@ def check_sample_weight(sample_weight, y: np.ndarray) -> np.ndarray | None:
         raise ValueError(
             f"sample_weight must have shape {y.shape[:1]} or {y.shape}, got {weight.shape}"
         )
-    if not np.isfinite(weight).all() or weight.min() < 0 or weight.max() == 0:
+    # In single precision, as training has them.
+    highest = np.finfo(np.float32).max
+    if not (weight <= highest).all() or weight.min() < 0 or np.float32(weight.max()) == 0:
         raise ValueError("sample_weight must be finite, at least 0, and not 0 everywhere")
     return weight
 
@@ -222,13 +224,15 @@ def check_groups(groups, n: int) -> np.ndarray | None:
     Raises
     ------
     ValueError
-        If not.
+        If not, or a group is missing (NaN or None).
     """
     if groups is None:
         return None
     groups = np.asarray(groups)
     if groups.shape != (n,):
         raise ValueError(f"groups must have shape ({n},), one for each image; got {groups.shape}")
+    if groups.dtype.kind in "fO" and any(group is None or group != group for group in groups):
+        raise ValueError("groups must name one for each image; some are missing (NaN or None)")
     return groups
 
 
@@ -244,6 +248,8 @@ def _as_array(values: np.ndarray | Sequence, name: str) -> np.ndarray:
         return np.asarray(values)
     except (ValueError, TypeError) as error:
         shapes = sorted({np.shape(value) for value in values})[:3]
+        if len(shapes) == 1:
+            raise ValueError(f"{name} cannot be made a numpy array: {error}") from error
         raise ValueError(
             f"{name} must be an array of images of one size; got sizes such as {shapes}"
         ) from error

@@ -90,6 +90,9 @@ class SegmentationDataset(Dataset):
         if self.sample_weight is not None:
             weight = torch.from_numpy(self.sample_weight[rows].astype(np.float32))
         target = encode_masks(self.masks[rows], self.classes, self.ignore_label)
+        if weight is not None and weight.ndim == 3:
+            # Labels that do not count must not tell their neighbours how far a border is.
+            target[weight == 0] = IGNORE_INDEX
         return channels_first(self.images[rows]), (target, weight)
 
 

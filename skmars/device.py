@@ -139,7 +139,7 @@ class _Probe:
         self.arithmetic = arithmetic
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.net = AttentionASPPUNet(1, 4, depth=2).to(device)
+            self.net = AttentionASPPUNet(1, 4, depth=2).float().to(device)
         set_layout(self.net, arithmetic)
         self.seconds = math.inf
 

@@ -290,7 +290,7 @@ def holdout_split(
     if n_groups < 2:
         raise ValueError(
             f"cannot hold out {fraction:.0%} of {n} images in {n_groups} group: "
-            "at least 2 groups are needed"
+            "at least 2 groups with pixels that count are needed"
         )
     # What has to be shared out: the images, and the pixels of each class that there is.
     amounts = np.column_stack([np.ones(n), counts])

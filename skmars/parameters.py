@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from sklearn.utils._param_validation import Interval, Options, StrOptions
+from skorch.callbacks import LRScheduler
 
 from skmars.augmentation import Augmenter
 from skmars.losses import make_loss
@@ -97,7 +98,13 @@ def check_together(params: Mapping[str, Any], *, weighted: bool) -> None:
     make_schedule(params["scheduler"], params["scheduler_params"])
     if isinstance(params["augmentation"], Augmenter):
         params["augmentation"]._check_parameters()
+    if any(_sets_learning_rate(callback) for callback in params["callbacks"] or ()):
+        raise ValueError("callbacks cannot set the learning rate: use scheduler, not LRScheduler")
     loss, loss_params = params["loss"], params["loss_params"]
+    if isinstance(loss, type):
+        raise TypeError(
+            f"loss must be a function or an instance: {loss.__name__}(), not the class"
+        )
     if isinstance(loss, str):
         make_loss(loss, **(loss_params or {}))
     elif weighted or loss_params or params["class_weight"] not in ("auto", None):
@@ -105,3 +112,8 @@ def check_together(params: Mapping[str, Any], *, weighted: bool) -> None:
             "a callable loss takes (logits, target) only: sample_weight, class_weight and "
             "loss_params cannot be used with it"
         )
+
+
+def _sets_learning_rate(callback) -> bool:
+    # skorch takes pairs of a name and a callback as well.
+    return isinstance(callback[1] if isinstance(callback, tuple) else callback, LRScheduler)

@@ -208,7 +208,7 @@ def mix_rectangles(probability: float) -> Transform:
             # An image's weight goes with its pixels.
             of_pixels = weight if weight.ndim == 3 else _for_each_image(weight, batch.target)
             weight = apply(of_pixels.expand_as(batch.target))
-            # Labels that do not count must not tell their neighbours how far a border is.
+            # What was a whole image's weight may be 0 for a part of another now.
             target = target.masked_fill(weight == 0, IGNORE_INDEX)
         return Batch(images, target, weight)
 
@@ -246,9 +246,7 @@ def paste_regions(probability: float, donors: SegmentationDataset, label: int) -
         shifts = torch.randint(width, (n, 1), generator=generator)[chosen]
         if not len(chosen):
             return batch
-        images, (target, weight) = donors[picks.numpy()]
-        if weight is not None and weight.ndim == 3:
-            target = target.masked_fill(weight == 0, IGNORE_INDEX)
+        images, (target, _) = donors[picks.numpy()]
         columns = (torch.arange(width) + shifts) % width
         images = images.to(batch.images.dtype)
         images = images.gather(3, columns[:, None, None].expand_as(images))

@@ -49,8 +49,8 @@ def class_weights(
     array([0.625, 2.5  ])
     """
     if class_weight is None:
-        weights = np.ones(len(classes))
-    elif isinstance(class_weight, Mapping):
+        return np.ones(len(classes))
+    if isinstance(class_weight, Mapping):
         weights = _from_mapping(class_weight, classes)
     else:
         # What has no weight by its pixels has no say here, either.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 
 from skmars import MarsSegmenter
 
@@ -241,6 +241,9 @@ def test_numbers_of_numpy_are_numbers(value):
         ({"loss": own_loss, "class_weight": "balanced"}, "callable loss.*class_weight"),
         ({"loss": own_loss, "class_weight": {0: 2.0}}, "callable loss.*class_weight"),
         ({"loss": own_loss, "loss_params": {"gamma": 2.0}}, "callable loss.*loss_params"),
+        ({"loss": torch.nn.CrossEntropyLoss}, r"CrossEntropyLoss\(\), not the class"),
+        ({"callbacks": [LRScheduler()]}, "scheduler"),
+        ({"callbacks": [("rate", LRScheduler())]}, "scheduler"),
         ({"class_weight": {9: 2.0}}, r"class_weight.*\[9\].*\[0, 1, 2\]"),
         ({"class_weight": {0: 2.0, "sky": 1.0}}, "class_weight.*sky"),
         ({"class_weight": {0: -1.0}}, "class_weight"),
@@ -303,6 +306,8 @@ def test_classes_have_to_be_integers(classes):
         (np.r_[np.ones(N - 1), np.inf], "sample_weight.*finite"),
         (np.full((N, H, W), np.nan), "sample_weight.*finite"),
         (np.zeros(N), "sample_weight.*not 0 everywhere"),
+        (np.full(N, 1e-50), "sample_weight.*not 0 everywhere"),
+        (np.full(N, 1e50), "sample_weight.*finite"),
         (["heavy"] * N, "sample_weight|heavy"),
     ],
 )
@@ -322,6 +327,14 @@ def test_callable_loss_takes_no_sample_weight():
 def test_groups_of_another_length(groups):
     X, y = make_data()
     assert_rejected(make_segmenter(), X, y, "inconsistent|array-like|groups", groups=groups)
+
+
+@pytest.mark.parametrize("missing", [[np.nan] * 2 + [1.0] * 4, ["a"] * 5 + [None]], ids=str)
+def test_groups_that_are_missing(missing):
+    X, y = make_data()
+    assert_rejected(make_segmenter(), X, y, "missing", groups=np.array(missing, dtype=object))
+    if None not in missing:
+        assert_rejected(make_segmenter(), X, y, "missing", groups=missing)
 
 
 def test_groups_of_two_dimensions():

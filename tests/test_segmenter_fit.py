@@ -70,6 +70,7 @@ def overfit(**params):
             "validation_fraction": None,
             "early_stopping": False,
             "precision": "float32",
+            "tta": False,
             "n_threads": 1,
             "random_state": 0,
             **params,
@@ -194,7 +195,7 @@ def test_global_state_is_left_as_it_was(flush, terrain, fast):
         torch.manual_seed(5)
         numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
 
-        segmenter = MarsSegmenter(**fast, callbacks=[Spy()], tta=True).fit(*terrain)
+        segmenter = MarsSegmenter(**fast | {"tta": True}, callbacks=[Spy()]).fit(*terrain)
         segmenter.predict(terrain[0])
         segmenter.predict_proba(terrain[0])
         segmenter.partial_fit(*terrain)
@@ -376,12 +377,14 @@ def test_images_without_weight_may_have_wrong_masks(loss, fast):
     assert not have_same_weights(fits[0], MarsSegmenter(**params).fit(X, wrong))
 
 
-def test_pixels_without_weight_may_have_wrong_labels(fast):
+@pytest.mark.parametrize("augmentation", [None, "auto"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_pixels_without_weight_may_have_wrong_labels(loss, augmentation, fast):
     X, y = make_blobs()
     rng = np.random.default_rng(0)
     weight = rng.uniform(0.5, 2, size=y.shape) * (rng.random(y.shape) < 0.6)
     wrong = np.where(weight > 0, y, (y + 1) % 3).astype(y.dtype)
-    params = {**fast, "validation_fraction": None}
+    params = {**fast, "loss": loss, "augmentation": augmentation, "validation_fraction": None}
     fits = [MarsSegmenter(**params).fit(X, masks, sample_weight=weight) for masks in (y, wrong)]
     assert_same_weights(*fits)
 
@@ -471,9 +474,29 @@ def test_default_class_weights_are_capped_square_roots(terrain, fast):
 
 def test_default_class_weights_are_none_where_there_can_be_none(terrain, fast):
     X, y = terrain
+    fast["max_class_weight"] = 0.5
     own = MarsSegmenter(**fast, loss=torch.nn.functional.cross_entropy)
     assert own.fit(X, y).class_weight_.tolist() == [1] * 5
     assert MarsSegmenter(**fast).partial_fit(X, y).class_weight_.tolist() == [1] * 5
+
+
+def test_images_of_large_integers_keep_their_contrast(terrain, fast):
+    X, y = terrain
+    large = X.astype(np.uint32) + np.uint32(2**31)
+    plain, shifted = (MarsSegmenter(**fast).fit(images, y) for images in (X, large))
+    np.testing.assert_allclose(shifted.predict_proba(large), plain.predict_proba(X), atol=1e-3)
+
+
+def test_default_dtype_of_torch_does_not_matter(terrain, fast):
+    X, y = terrain
+    expected = MarsSegmenter(**fast).fit(X, y).predict(X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        segmenter = MarsSegmenter(**fast).fit(X, y)
+        assert segmenter.predict(X).shape == expected.shape
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {weight.dtype for weight in segmenter.net_.module_.parameters()} == {torch.float32}
 
 
 def test_class_weight_by_label(terrain, fast):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring
 
 from skmars import MarsSegmenter
 from skmars.training.callbacks import ValidationScore
@@ -894,6 +894,15 @@ def test_average_ends_with_the_fit(terrain, fast):
     segmenter.partial_fit(*terrain)
     assert segmenter.net_.average is None
     assert not torch.equal(before, segmenter.net_.module_.head.weight)
+
+
+def test_scores_of_skorch_are_callbacks(terrain, fast):
+    def n_channels(net, X, y):
+        return net.infer(X[:2][0]).shape[1]
+
+    score = EpochScoring(n_channels, name="channels", use_caching=False)
+    segmenter = MarsSegmenter(**fast, callbacks=[score]).fit(*terrain)
+    assert [row["channels"] for row in segmenter.net_.history] == [5, 5]
 
 
 def test_average_is_validated_where_training_is_compiled(terrain, fast, monkeypatch):

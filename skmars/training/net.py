@@ -100,6 +100,8 @@ class SegmentationNet(NeuralNet):
     def initialize_module(self):
         """Build the module in the memory layout that convolutions are computed in."""
         super().initialize_module()
+        # Whatever torch's default dtype is.
+        self.module_.float()
         set_layout(self.module_, self.arithmetic)
         return self
 
@@ -140,14 +142,19 @@ class SegmentationNet(NeuralNet):
         return module
 
     def _logits(self, module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        # Images in double precision are scaled where they are: not every device can do it.
-        if x.dtype != torch.float64:
-            x = x.to(self.device).float()
+        x = self._as_float(x)
         shape = (-1, 1, 1)
         mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).reshape(shape)
         scale = torch.tensor(self.scale, dtype=x.dtype, device=x.device).reshape(shape)
         scaled = ((x - mean) / scale).float().to(self.device)
         return forward(module, scaled, self.arithmetic)
+
+    def _as_float(self, images: Tensor) -> Tensor:
+        """Images on the device in single precision, if that holds what they are."""
+        if images.dtype.itemsize < 4 or images.dtype == torch.float32:
+            return images.to(self.device).float()
+        # They stay where they are until they are scaled: not every device has double precision.
+        return images.double()
 
     @property
     def module_to_keep(self) -> nn.Module:
@@ -165,8 +172,7 @@ class SegmentationNet(NeuralNet):
         """Change the batch at random, if that is wanted, and take a step."""
         if self.augment is not None:
             images, (target, weight) = batch
-            if images.dtype != torch.float64:
-                images = images.to(self.device).float()
+            images = self._as_float(images)
             target, weight = _moved((target, weight), images.device)
             changed = self.augment(Batch(images, target, weight))
             batch = changed.images, (changed.target, changed.weight)

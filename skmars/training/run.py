@@ -136,7 +136,7 @@ def train(
     net.initialize_callbacks()
     net.batch_order, net.is_over, net.augment = rng, pace.is_over, augment
     try:
-        net.notify("on_train_begin", X=train_set)
+        net.notify("on_train_begin", X=train_set, y=None)
         for number, phase in enumerate(plan.phases):
             n_batches = phase.max_epochs * len(net.get_iterator(train_set, training=True))
             pace.begin_phase(phase.name, phase.max_epochs, n_batches, plan.deadline(number))
@@ -154,7 +154,7 @@ def train(
                 best.restore(net)
             elif net.average is not None:
                 net.module_.load_state_dict(net.average.module.state_dict())
-        net.notify("on_train_end", X=train_set)
+        net.notify("on_train_end", X=train_set, y=None)
     finally:
         _drop_unfinished_epoch(net)
         # The net outlives the run; the data, the best weights' copy and the clock do not.
