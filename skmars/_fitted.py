@@ -2,7 +2,9 @@
 
 from typing import Any
 
-__all__ = ["fitted_attribute"]
+from skmars._validation import check_labels
+
+__all__ = ["fitted_attribute", "known_labels"]
 
 
 def fitted_attribute(estimator, name: str) -> Any:
@@ -29,3 +31,29 @@ def fitted_attribute(estimator, name: str) -> Any:
             inner = getattr(estimator, "estimator_", None)
             estimator = getattr(estimator, "best_estimator_", inner)
     return None
+
+
+def known_labels(estimator, y) -> tuple[Any, int | None]:
+    """Classes and ignored label of an estimator, if masks hold no other labels.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+    y : array-like of shape (n, H, W), or list of (H, W) arrays
+        Masks.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+    ignore_label : int or None
+
+    Raises
+    ------
+    ValueError
+        If there is another label.
+    """
+    classes = fitted_attribute(estimator, "classes_")
+    ignore_label = fitted_attribute(estimator, "ignore_label")
+    check_labels(y, classes, ignore_label)
+    return classes, ignore_label

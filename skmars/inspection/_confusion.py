@@ -3,8 +3,7 @@
 import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from skmars._fitted import fitted_attribute
-from skmars._validation import check_labels
+from skmars._fitted import known_labels
 from skmars.inspection._figures import require_matplotlib
 from skmars.metrics import confusion_counts
 
@@ -71,9 +70,7 @@ class ConfusionDisplay:
         ValueError
             If masks have labels that the estimator does not know.
         """
-        labels = fitted_attribute(estimator, "classes_")
-        ignore_label = fitted_attribute(estimator, "ignore_label")
-        check_labels(y, labels, ignore_label)
+        labels, ignore_label = known_labels(estimator, y)
         return cls.from_predictions(
             y,
             estimator.predict(X),

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from skmars._fitted import fitted_attribute
-from skmars._validation import check_labels
+from skmars._fitted import fitted_attribute, known_labels
 from skmars.inspection._figures import make_panels, require_matplotlib, tidy
 from skmars.inspection._heat_maps import uncertainty_maps
 from skmars.metrics.reliability import reliability_curve, sparsification_curve
@@ -78,9 +77,7 @@ class ReliabilityDisplay:
         ValueError
             If masks have labels that the estimator does not know.
         """
-        labels = fitted_attribute(estimator, "classes_")
-        ignore_label = fitted_attribute(estimator, "ignore_label")
-        check_labels(y, labels, ignore_label)
+        labels, ignore_label = known_labels(estimator, y)
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),

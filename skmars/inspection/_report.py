@@ -14,8 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmars import __version__
 from skmars._files import replacing
-from skmars._fitted import fitted_attribute
-from skmars._validation import check_labels
+from skmars._fitted import fitted_attribute, known_labels
 from skmars.inspection._confusion import ConfusionDisplay
 from skmars.inspection._curves import LearningCurveDisplay
 from skmars.inspection._figures import require_matplotlib
@@ -92,10 +91,8 @@ def write_report(
         raise ValueError(f"at least one image can be shown; got n_images={n_images} of {len(X)}")
     if not Path(path).parent.is_dir():
         raise FileNotFoundError(f"there is no folder {Path(path).parent} for the report")
-    labels = fitted_attribute(estimator, "classes_")
-    ignored = fitted_attribute(estimator, "ignore_label")
+    labels, ignored = known_labels(estimator, y)
     names = class_names(labels, target_names)
-    check_labels(y, labels, ignored)
     predicted = estimator.predict(X)
     counts = confusion_counts(y, predicted, labels=labels, ignore_label=ignored)
     figures = dict(_figures(estimator, X, y, predicted, counts, names, ignored))
