@@ -10,6 +10,7 @@ from skorch.callbacks import Callback
 __all__ = ["PruningCallback"]
 
 CLAIM = "skmars:fit:"
+SECONDS_TO_ARRIVE = 0.05
 
 
 class PruningCallback(Callback):
@@ -115,5 +116,7 @@ class PruningCallback(Callback):
         key = f"{CLAIM}{time.time_ns():020}:{uuid.uuid4().hex}"
         storage, number = self.trial.storage, self.trial._trial_id
         storage.set_trial_system_attr(number, key, True)
+        # Until claims have arrived that were made before, by fits in other processes.
+        time.sleep(SECONDS_TO_ARRIVE)
         claims = [name for name in storage.get_trial(number).system_attrs if CLAIM in name]
         return sorted(claims).index(key)
