@@ -157,13 +157,21 @@ def run_segmenter(
         segmenter.set_params(warm_start=True, **then)
         segmenter.fit(split.X, split.y, groups=split.sols)
     seconds = time.perf_counter() - started
+    predicted = segmenter.predict(split.X_scored)
+    return line_of_record(segmenter, split, seconds, predicted)
+
+
+def line_of_record(
+    segmenter: MarsSegmenter, split: Split, seconds: float, predicted: np.ndarray
+) -> dict[str, Any]:
+    """What a record tells of a training and of the masks that it has led to."""
     return {
         "seconds": round(seconds, 1),
         "epochs": segmenter.n_iter_,
         "images_per_second": round(len(split.X) * segmenter.n_iter_ / seconds, 1),
         "n_parameters": segmenter.n_parameters_,
         "precision": segmenter.precision_,
-        "counts_by_sol": split.counts_by_sol(segmenter.predict(split.X_scored)),
+        "counts_by_sol": split.counts_by_sol(predicted),
     }
 
 

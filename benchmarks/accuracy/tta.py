@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from duration import MANY_EPOCHS, SETTINGS
-from protocol import BACKGROUND, LABELS, Split, run_table
+from protocol import BACKGROUND, LABELS, Split, line_of_record, run_table
 
 from skmars import MarsSegmenter
 from skmars.metrics import expected_calibration_error
@@ -41,32 +41,19 @@ def run(split: Split, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
         segmenter = MarsSegmenter(ignore_label=BACKGROUND, random_state=seed, **params)
         trained[seed] = segmenter.fit(split.X, split.y, groups=split.sols)
     segmenter = trained[seed].set_params(tta=tta)
-    views = [
-        np.flip(
-            in_windows(segmenter, np.flip(split.X_scored, axes), window), axes_of_classes(axes)
-        )
-        for axes in flips
-    ]
+    views = []
+    for axes in flips:
+        view = in_windows(segmenter, np.flip(split.X_scored, axes), window)
+        # Behind the classes.
+        views.append(np.flip(view, [axis + 1 for axis in axes]))
     probabilities = np.mean(views, axis=0)
     predicted = np.array(LABELS)[probabilities.argmax(axis=1)]
     error = expected_calibration_error(
         split.y_scored, probabilities, labels=LABELS, ignore_label=BACKGROUND
     )
     seconds = sum(row["seconds"] for row in segmenter.history_)
-    return {
-        "seconds": round(seconds, 1),
-        "epochs": segmenter.n_iter_,
-        "images_per_second": round(len(split.X) * segmenter.n_iter_ / seconds, 1),
-        "n_parameters": segmenter.n_parameters_,
-        "precision": segmenter.precision_,
-        "scores": {"calibration error": error},
-        "counts_by_sol": split.counts_by_sol(predicted),
-    }
-
-
-def axes_of_classes(axes: tuple[int, ...]) -> list[int]:
-    """Axes of (n, K, H, W) for those of (n, H, W)."""
-    return [axis + 1 for axis in axes]
+    line = line_of_record(segmenter, split, seconds, predicted)
+    return {**line, "scores": {"calibration error": error}}
 
 
 def in_windows(
