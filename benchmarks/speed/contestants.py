@@ -1,5 +1,6 @@
 """What `compare.py` compares: skmars, the bare net, and what else one would write."""
 
+import copy
 import time
 from collections.abc import Callable
 
@@ -129,6 +130,22 @@ class Skmars:
         self.segmenter.predict(self.X[:1])
 
 
+class Mirrored:
+    """The estimator's prediction as it comes, of an image and its mirror image."""
+
+    def __init__(self, own: Skmars):
+        self.X = own.X
+        self.segmenter = copy.copy(own.segmenter).set_params(tta=True)
+
+    def predict(self) -> None:
+        """Labels of all images."""
+        self.segmenter.predict(self.X)
+
+    def predict_one(self) -> None:
+        """Labels of one image."""
+        self.segmenter.predict(self.X[:1])
+
+
 def make_contestants(params: dict, X: np.ndarray, y: np.ndarray) -> dict[str, object]:
     """All that are compared, by name; peers are left out if MONAI is not installed."""
     fastest = choose_arithmetic("cpu", "auto")
@@ -136,8 +153,10 @@ def make_contestants(params: dict, X: np.ndarray, y: np.ndarray) -> dict[str, ob
     def make_net() -> nn.Module:
         return AttentionASPPUNet(1, N_CLASSES, dropout=0.1, **params)
 
+    own = Skmars(params, X, y)
     contestants = {
-        "skmars": Skmars(params, X, y),
+        "skmars": own,
+        "skmars, mirror images": Mirrored(own),
         "bare net": Loop(make_net(), X, y, fastest),
         "bare net, float32, channels first": Loop(make_net(), X, y, PLAIN),
         "plain skorch": PlainSkorch(params, X, y),
