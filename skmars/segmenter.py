@@ -124,7 +124,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         as `augmentation__brightness` and so on.
     tta : bool, default=True
         Test-time augmentation: whether to average the probabilities of an image and its mirror
-        image, left and right exchanged, which doubles the time of a prediction.
+        image, left and right exchanged, which takes 2.2 times as long.
     window : tuple of int or None, default=None
         Height and width of the windows that larger images are predicted in, each at least
         `2**depth` pixels. None predicts every image whole.
