@@ -73,7 +73,8 @@ def choose_device(device: str) -> str:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return "cpu" if accelerator is None else str(accelerator)
     try:
-        torch.empty(0, device=device)
+        # Devices without data, such as "meta", cannot give a number back.
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device={device!r} cannot be used by torch: {reason}") from error

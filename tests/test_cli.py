@@ -140,6 +140,14 @@ class TestProcess:
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("skmars: error: ")
 
+    def test_reader_that_has_gone(self):
+        command = [sys.executable, "-m", "skmars", "info"]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            process.stdout.close()
+            assert (process.stderr.read(), process.wait()) == ("", 141)
+
     def test_threads_do_not_wait_busily(self, monkeypatch, run):
         monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
         run("info", "none.skmars")

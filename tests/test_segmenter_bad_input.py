@@ -187,7 +187,7 @@ OUT_OF_RANGE = {
     "tta": ["yes", None],
     "window": [8, "8,8", (8,), (8, 8, 8), (8, 3), (8.0, 8), (0, 8), ("8", 8), ()],
     "overlap": [-0.1, 1, 1.5, math.nan, "0.1", None],
-    "device": ["warp", "cuda:999", "cpu:x", "", None, 3],
+    "device": ["warp", "meta", "cuda:999", "cpu:x", "", None, 3],
     "precision": ["float16", "double", None, 32],
     "compile": ["yes", None, 2.0],
     "n_threads": [0, -1, 1.5, None, "all"],

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : int
-        0, 2 after an error, 130 after Ctrl-C.
+        0, 2 after an error, 130 after Ctrl-C, 141 if nobody reads the output any more.
     """
     # Before torch is loaded: OpenMP threads that wait for each other busily come nearly to a
     # standstill beside any other busy process.
@@ -53,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _make_parser(with_hyperparameters=argv[:1]).parse_args(argv)
         args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has what it wanted, as `head` has. What is left would be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except ERRORS as error:
         print(f"skmars: error: {_one_line(error)}", file=sys.stderr)
         return 2
