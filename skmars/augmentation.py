@@ -47,9 +47,9 @@ class Augmenter(ImageInputMixin, BaseEstimator):
     brightness : float, default=0.0
         Largest shift of an image's intensity, up or down, in standard deviations of the
         training images; at least 0.
-    contrast : float, default=0.0
-        Deviations from an image's mean are multiplied by 1 - `contrast` to 1 + `contrast`; in
-        [0, 1].
+    contrast : float or tuple of two floats, default=0.0
+        Range of a factor of the deviations from an image's mean, at least 0; a single number in
+        [0, 1] stands for (1 - `contrast`, 1 + `contrast`).
     crop_scale : float or tuple of two floats, default=1.0
         Range of the sides of a random window, as a fraction of the image's sides, that is resized
         to the whole; a single number is the end of a range that begins at 1. Above 0. A window
@@ -112,7 +112,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         "horizontal_flip": ["boolean"],
         "vertical_flip": ["boolean"],
         "brightness": [Interval(Real, 0, None, closed="left")],
-        "contrast": [Interval(Real, 0, 1, closed="both")],
+        "contrast": [Interval(Real, 0, 1, closed="both"), tuple, list],
         "crop_scale": [Interval(Real, 0, None, closed="neither"), tuple, list],
         "random_crop": [Interval(Real, 0, 1, closed="right")],
         "paste_rare_class": [Interval(Real, 0, 1, closed="both")],
@@ -266,8 +266,9 @@ class Augmenter(ImageInputMixin, BaseEstimator):
             transforms.append(flip(-2))
         if low != 1 or high != 1:
             transforms.append(crop_and_resize(low, high, mean))
-        if self.brightness or self.contrast:
-            transforms.append(adjust_intensity(self.brightness, self.contrast, scale))
+        factors = self._contrast_range()
+        if self.brightness or factors != (1, 1):
+            transforms.append(adjust_intensity(self.brightness, factors, scale))
         if self.random_crop != 1:
             transforms.append(crop(self.random_crop))
         if self.cutmix:
@@ -293,6 +294,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         self._validate_params()
         self._crop_range()
+        self._contrast_range()
 
     def _check_ignore_label(self, dtype: np.dtype) -> None:
         label = self.ignore_label
@@ -303,15 +305,17 @@ class Augmenter(ImageInputMixin, BaseEstimator):
             )
 
     def _crop_range(self) -> tuple[float, float]:
-        ends = self.crop_scale
-        if isinstance(ends, Real):
-            return min(float(ends), 1.0), max(float(ends), 1.0)
-        if len(ends) != 2 or not all(isinstance(end, Real) for end in ends):
-            raise ValueError(f"crop_scale must be a number or a pair of them, got {ends!r}")
-        low, high = map(float, ends)
-        if not 0 < low <= high < np.inf:
-            raise ValueError(f"crop_scale must be (low, high) with 0 < low <= high, got {ends!r}")
+        if isinstance(self.crop_scale, Real):
+            return min(float(self.crop_scale), 1.0), max(float(self.crop_scale), 1.0)
+        low, high = _as_pair("crop_scale", self.crop_scale)
+        if low == 0:
+            raise ValueError(f"crop_scale must be above 0, got {self.crop_scale!r}")
         return low, high
+
+    def _contrast_range(self) -> tuple[float, float]:
+        if isinstance(self.contrast, Real):
+            return 1 - float(self.contrast), 1 + float(self.contrast)
+        return _as_pair("contrast", self.contrast)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "scale_")
@@ -336,6 +340,16 @@ def choose_augmenter(augmentation: Augmenter | str | None) -> Augmenter | None:
             horizontal_flip=False, brightness=0.3, contrast=0.3, random_crop=0.75, cutmix=0.5
         )
     return augmentation
+
+
+def _as_pair(name: str, ends: Sequence[float]) -> tuple[float, float]:
+    """The ends of a range of numbers that are not negative."""
+    if len(ends) != 2 or not all(isinstance(end, Real) for end in ends):
+        raise ValueError(f"{name} must be a number or a pair of them, got {ends!r}")
+    low, high = map(float, ends)
+    if not 0 <= low <= high < np.inf:
+        raise ValueError(f"{name} must be (low, high) with 0 <= low <= high, got {ends!r}")
+    return low, high
 
 
 class Augmentation:

@@ -76,23 +76,26 @@ def _draws(n: int, images: Tensor, generator: torch.Generator) -> Tensor:
     return draws.to(images.dtype)
 
 
-def adjust_intensity(brightness: float, contrast: float, scale: np.ndarray) -> Transform:
+def adjust_intensity(
+    brightness: float, contrast: tuple[float, float], scale: np.ndarray
+) -> Transform:
     """Shift each image's intensity and stretch it around its mean.
 
     Parameters
     ----------
     brightness : float
         Largest shift, as a multiple of `scale`.
-    contrast : float
-        Deviations from an image's mean are multiplied by 1 - `contrast` to 1 + `contrast`.
+    contrast : tuple of two floats
+        Ends of the range of factors that deviations from an image's mean are multiplied by.
     scale : ndarray of shape (n_channels,)
         Standard deviation of the images.
     """
+    middle, half = (contrast[0] + contrast[1]) / 2, (contrast[1] - contrast[0]) / 2
 
     def adjust(batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.images
         draws = _draws(2, images, generator) * 2 - 1
-        factor = _for_each_image(1 + contrast * draws[0], images)
+        factor = _for_each_image(middle + half * draws[0], images)
         shift = _for_each_image(brightness * draws[1], images)
         unit = torch.as_tensor(scale, dtype=images.dtype, device=images.device).reshape(-1, 1, 1)
         # In one step over the pixels: factor * (image - mean) + mean + shift * unit.

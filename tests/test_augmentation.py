@@ -1,3 +1,4 @@
+import math
 import pickle
 
 import numpy as np
@@ -146,6 +147,15 @@ def test_contrast_stretches_around_the_mean_of_the_image():
     np.testing.assert_allclose(factor[:, 0], factor[:, 1])
     assert 0.6 <= factor.min() < 0.65
     assert 1.35 < factor.max() <= 1.4 + 1e-9
+
+
+def test_contrast_of_a_range():
+    X = np.random.default_rng(0).normal(5, 2, (300, 6, 7))
+    X_copy = copies(X, np.zeros(X.shape, int), **OFF, contrast=(0.5, 0.9))[0]
+    factor = X_copy.std(axis=(1, 2)) / X.std(axis=(1, 2))
+    assert 0.5 - 1e-9 <= factor.min() < 0.53
+    assert 0.87 < factor.max() <= 0.9 + 1e-9
+    assert factor.mean() == pytest.approx(0.7, abs=0.02)
 
 
 def test_rare_regions_are_pasted_in_their_rows_only():
@@ -456,6 +466,11 @@ def test_default_changes_the_light(terrain, fast):
     [
         ({"brightness": -0.1}, "brightness"),
         ({"contrast": 1.1}, "contrast"),
+        ({"contrast": (0.9, 0.5)}, "low <= high"),
+        ({"contrast": (-0.1, 1.0)}, "contrast"),
+        ({"contrast": (0.5, math.inf)}, "contrast"),
+        ({"contrast": (0.5, 0.7, 1.0)}, "contrast"),
+        ({"contrast": ("0.5", 1.0)}, "contrast"),
         ({"crop_scale": 0}, "crop_scale"),
         ({"crop_scale": (0.5,)}, "crop_scale"),
         ({"crop_scale": (1.5, 0.5)}, "low <= high"),
