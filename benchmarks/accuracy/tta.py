@@ -1,10 +1,11 @@
-"""What other views of an image are worth in prediction, all of them by one net a seed.
+"""What other views of an image are worth in prediction, most of them by one net a seed.
 
     python benchmarks/accuracy/tta.py DATA.npz [--seeds 3] [--only ROW ...]
     python benchmarks/accuracy/tta.py --table
 
-The training is that of "40 epochs" of `duration.py`. The calibration error is the expected one of
-the mean probabilities. Runs go to `results/tta.jsonl`; those that are there are not repeated.
+The training is that of "40 epochs" of `duration.py`, in the last two rows with flips. The
+calibration error is the expected one of the mean probabilities. Runs go to `results/tta.jsonl`;
+those that are there are not repeated.
 """
 
 from collections.abc import Mapping
@@ -14,12 +15,14 @@ import numpy as np
 from duration import MANY_EPOCHS, SETTINGS
 from protocol import BACKGROUND, LABELS, Split, line_of_record, run_table
 
-from skmars import MarsSegmenter
+from skmars import Augmenter, MarsSegmenter
 from skmars.metrics import expected_calibration_error
 
 # Axes of (n, H, W) that are turned over.
 FLIPS: list[tuple[int, ...]] = [(), (2,), (1,), (1, 2)]
 WINDOW = (48, 96)
+# What augmentation="auto" stands for, and horizontal flips.
+FLIPPED = Augmenter(brightness=0.3, contrast=0.3, random_crop=0.75, cutmix=0.5)
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "whole image": {},
     "... and its mirror image (tta=True)": {"tta": True},
@@ -27,9 +30,11 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "four windows": {"window": WINDOW},
     "... and their mirror images": {"window": WINDOW, "flips": FLIPS[:2]},
     "... and all of their flips": {"window": WINDOW, "flips": FLIPS},
+    "trained with flips, whole image": {"augmentation": FLIPPED},
+    "trained with flips, and its mirror image": {"augmentation": FLIPPED, "tta": True},
 }
-# The net of a seed predicts for all rows.
-trained: dict[int, MarsSegmenter] = {}
+# A net predicts for all rows of its seed that are trained alike.
+trained: dict[tuple[int, bool], MarsSegmenter] = {}
 
 
 def run(split: Split, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -37,10 +42,11 @@ def run(split: Split, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
     params = dict(params)
     flips, window = params.pop("flips", FLIPS[:1]), params.pop("window", None)
     tta = params.pop("tta")
-    if seed not in trained:
+    net = seed, "augmentation" in params
+    if net not in trained:
         segmenter = MarsSegmenter(ignore_label=BACKGROUND, random_state=seed, **params)
-        trained[seed] = segmenter.fit(split.X, split.y, groups=split.sols)
-    segmenter = trained[seed].set_params(tta=tta)
+        trained[net] = segmenter.fit(split.X, split.y, groups=split.sols)
+    segmenter = trained[net].set_params(tta=tta)
     views = []
     for axes in flips:
         view = in_windows(segmenter, np.flip(split.X_scored, axes), window)
