@@ -29,7 +29,7 @@ from recipe import segmenter_with
 from torch import Tensor
 from torch.nn import functional as F
 
-from skmars import MarsSegmenter
+from skmars import Augmenter, MarsSegmenter
 
 BATCH_SIZE = 16
 WEIGHT_DECAY = 1e-2
@@ -41,12 +41,16 @@ ARITHMETIC = {
 IGNORED = -100
 FOREST = "scikit-image random forest"
 FOREST_PIXELS = 200_000
+LOWER_CONTRAST = Augmenter(
+    horizontal_flip=False, brightness=0.3, contrast=(0.55, 1.0), random_crop=0.75, cutmix=0.5
+)
 
 
 def rows() -> dict[str, dict[str, Any]]:
     """MarsSegmenter as it comes; each peer in each arithmetic at each rate, and in our recipe."""
     table: dict[str, dict[str, Any]] = {
         "skmars": {},
+        "skmars, contrast of 0.55 to 1": {"augmentation": LOWER_CONTRAST},
         "skmars, whole images": {"tta": False},
         "skmars, whole images, early_stopping": {"tta": False, "early_stopping": True},
         FOREST: {"forest": True},

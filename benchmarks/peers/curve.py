@@ -41,7 +41,7 @@ def best_of_each_net(settings: dict[str, Scores]) -> dict[str, Scores]:
     best: dict[str, Scores] = {}
     for name, scores in settings.items():
         net = name.split(",")[0]
-        if "trained by skmars" in name or "whole images" in name:
+        if "trained by skmars" in name or name.startswith("skmars, "):
             continue
         if net not in best or _merit(scores) > _merit(best[net]):
             best[net] = scores
