@@ -38,4 +38,4 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/speed/busy_machine.py
 
 clean:
-	rm -rf $(VENV) demo docs/_build docs/generated
+	rm -rf $(VENV) demo docs/_build

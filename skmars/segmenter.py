@@ -51,7 +51,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
     aspp : bool, default=True
         Atrous spatial pyramid pooling at the bottleneck.
     dilation_rates : tuple of int, default=(1, 2, 4)
-        Dilation of the ASPP's convolutions, in pixels of the bottleneck.
+        Dilations of the ASPP's convolutions, one or more, each at least 1, in pixels of the
+        bottleneck.
     dropout : float, default=0.1
         Fraction of channels dropped in each block in training, in [0, 1).
     loss : str or callable, default="cross_entropy"
@@ -76,10 +77,11 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
     weight_decay : float, default=1e-2
         Weight decay of AdamW, at least 0.
     batch_size : int, default=16
-        Images per training step, and in prediction, where large images come in smaller batches.
+        Images per training step, at least 1, and in prediction, where large images come in
+        smaller batches.
     max_epochs : int or "auto", default="auto"
-        Epochs of the first phase. "auto" is 40 for 1,600 training images or more, and for n
-        fewer ones `40 * sqrt(1600 / n)`: 160 for 100.
+        Epochs of the first phase, at least 1. "auto" is 40 for 1,600 training images or more, and
+        for n fewer ones `40 * sqrt(1600 / n)`: 160 for 100.
     ema_decay : float or None, default=0.99
         Decay of an exponential moving average of the weights (Polyak and Juditsky 1992), in
         [0, 1), with less at the first steps. The average is what is validated and kept. Used by
@@ -113,7 +115,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         What to freeze in a second phase of training, which starts from the result of the first;
         None for no second phase.
     fine_tune_epochs : int or "auto", default="auto"
-        Epochs of the second phase. "auto" is a quarter of the first phase's, and 10 at least.
+        Epochs of the second phase, at least 1. "auto" is a quarter of the first phase's, and 10 at least.
     fine_tune_learning_rate : float, default=2e-4
         Learning rate of the second phase, above 0.
     augmentation : "auto", Augmenter or None, default="auto"
@@ -129,8 +131,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         Height and width of the windows that larger images are predicted in, each at least
         `2**depth` pixels. None predicts every image whole.
     overlap : float, default=0.25
-        Fraction of their height and width that neighbouring windows share, in [0, 1). Of what
-        they share, the outer third of each only gives context, and Gaussian weights blend both in
+        Least fraction of their height and width that neighbouring windows share, in [0, 1). Of
+        what they share, the outer third of each only gives context, and Gaussian weights blend both in
         the middle.
     device : str, default="auto"
         A torch device; "auto" takes an accelerator if there is one.
@@ -140,17 +142,18 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         Whether to compile the net in training, by `torch.compile`. "auto" does not: it takes a
         minute to begin with, and the compiled step was no faster where it was measured.
     n_threads : int or "auto", default="auto"
-        Threads of torch in `fit` and prediction; "auto" leaves torch's own setting.
+        Threads of torch in `fit` and prediction, at least 1; "auto" leaves torch's own setting.
     warm_start : bool, default=False
         Whether `fit` goes on from the present weights. Classes, channels and the net's
         parameters have to be as before.
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights, the validation split, batches, dropout and augmentation. With an
-        integer, two fits on one machine give the same weights, except under a `time_limit`, and
-        in threads of one process, which share torch's random numbers.
+        integer, two fits on one machine give the same weights, except under a `time_limit`, in
+        threads of one process, which share torch's random numbers, and in processes that have
+        measured another precision or memory layout to be the fastest.
     verbose : int, default=0
         0 is silent, 1 prints a row per epoch, 2 shows a progress bar over the batches as well.
-    callbacks : list or None, default=None
+    callbacks : list, tuple or None, default=None
         skorch callbacks, called after the estimator's own. They see the weights before they are
         averaged: use `early_stopping`, not callbacks that load the best ones. Scores of
         skorch's need `use_caching=False`; the learning rate is the `scheduler`'s.

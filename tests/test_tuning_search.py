@@ -314,6 +314,7 @@ def test_without_refit_there_is_nothing_to_predict_with(steps):
         ({"scoring": ("mean_iou", "mean_iou")}, "two objectives of one name"),
         ({"sampler": "luck"}, "sampler"),
         ({"pruner": "shears"}, "pruner"),
+        ({"pruner": "none"}, "pruner"),
         ({"n_workers": 0}, "n_workers"),
         ({"storage": "study.log"}, "journal:///"),
         ({"storage": "journal://study.log"}, "three slashes"),
@@ -373,6 +374,19 @@ def test_second_phase_does_not_move_the_steps_of_later_folds(
     # A fold without a second phase also ends at the last step.
     single = sorted({0, 1, length - 1, length, length + 1, 2 * length - 1})
     assert steps == {None: single, "encoder": list(range(2 * length))}
+
+
+def test_images_held_out_do_not_cost_epochs_their_steps(monkeypatch, terrain, fast):
+    # Few images have more epochs; here they are a moment's.
+    monkeypatch.setattr("skmars.training.setup.FEWEST_EPOCHS", 3)
+    monkeypatch.setattr("skmars.training.setup.MANY_IMAGES", 24)
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    settings = {"max_epochs": "auto", "validation_fraction": 0.4, "freeze": "encoder"}
+    segmenter = MarsSegmenter(**{**fast, **settings, "n_threads": 1})
+    space = {"learning_rate": CategoricalDistribution([1e-2])}
+    fitted = search(space, segmenter, n_trials=1, pruner=optuna.pruners.NopPruner()).fit(X, y)
+    n_epochs = segmenter.fit(X[:12], y[:12]).n_iter_
+    assert len(fitted.study_.trials[0].intermediate_values) >= 2 * n_epochs
 
 
 def test_without_images_to_validate_on_trials_are_pruned_between_folds(terrain, fast):

@@ -1,8 +1,8 @@
 """What all accuracy benchmarks share: data, splits by scene, scores, a record, and a table.
 
 Whole sols (Martian days) are either trained on or scored, so that no scene is on both sides.
-Choices are made on sols that are held out of the training set; those of the test set are looked
-at once, at the end, with `--test`. Each run appends one line to a file of JSON lines, so that a
+Choices are made on sols that are held out of the training set; those of the test set are for the
+end, with `--test` (docs/accuracy.md tells of exceptions). Each run appends one line to a file of JSON lines, so that a
 benchmark that was stopped goes on where it was, and its table can be made at any time.
 """
 

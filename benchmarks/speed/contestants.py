@@ -22,6 +22,7 @@ PLAIN = Arithmetic("float32", channels_last=False)
 
 NETS = {
     "default": {},
+    "patch_size=1": {"patch_size": 1},
     "report": {"base_channels": 32, "patch_size": 1, "block": "plain"},
 }
 

@@ -23,9 +23,9 @@ from skmars.training.net import SegmentationNet
 
 __all__ = ["Checkpoint", "MosaicMixin", "fitting_side"]
 
-# Longest side of a window where the segmenter has none of its own, and what neighbours share at
-# most, in places of the net's coarsest level. Larger windows were no faster, and smaller ones
-# predict more pixels twice.
+# Longest side of a window where the segmenter has none of its own, and what neighbours share, in
+# places of the net's coarsest level, before sides are rounded up. Larger windows were no faster, and
+# smaller ones predict more pixels twice.
 LONGEST_SIDE = 768
 SHARED_PLACES = 3
 
@@ -50,7 +50,7 @@ class MosaicMixin:
 
         Gives the labels that `predict` gives with the same `window` and `overlap`. With
         `window=None` the sides of windows are chosen to fit the image, 768 pixels at most, and
-        neighbours have at most `3 * 2**depth` in common. Held in memory are one batch of windows
+        neighbours have about `3 * 2**depth` in common. Held in memory are one batch of windows
         and the labels of one row of windows, whatever the height of the image.
 
         Parameters

@@ -166,6 +166,9 @@ class Evaluation:
             if "callbacks" in params and validates:
                 # Whether there is a second phase or not, a fold begins at the same step.
                 n_images = min(len(train) for train, _ in self.folds)
+                if not given:
+                    # Somewhat fewer than without the fraction: groups are held out as a whole.
+                    n_images = max(1, int(n_images * (1 - params["validation_fraction"]) ** 2))
                 epochs = choose_epochs({**NO_EPOCHS, **params}, n_images)
                 watch = PruningCallback(
                     trial, steps_per_fit=epochs.train + epochs.fine_tune or None

@@ -85,7 +85,8 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         What chooses the parameters: the tree-structured Parzen estimator (Bergstra et al. 2011),
         or chance.
     pruner : {"hyperband", "median"}, optuna pruner or None, default="hyperband"
-        What prunes unpromising trials: Hyperband (Li et al. 2018), or the median rule.
+        What prunes unpromising trials: Hyperband (Li et al. 2018), or the median rule; None
+        prunes none.
     n_workers : int, default=1
         Processes on this machine, which share its cores.
     refit : bool, default=True

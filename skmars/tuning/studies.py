@@ -50,7 +50,6 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
     "hyperband": lambda: HyperbandPruner(min_resource=1, reduction_factor=3),
     "median": lambda: MedianPruner(n_startup_trials=5, n_warmup_steps=1),
-    "none": NopPruner,
 }
 
 # Names of user attributes of a study.
@@ -97,9 +96,9 @@ class StudySpec:
             If there is one of this name for other data, objectives or settings.
         """
         storage = open_storage(self.storage, n_workers=n_workers)
-        pruner = self.pruner
-        if pruner is None or isinstance(pruner, str):
-            pruner = PRUNERS[pruner or "none"]()
+        pruner = self.pruner or NopPruner()
+        if isinstance(pruner, str):
+            pruner = PRUNERS[pruner]()
         # Some remember the study that they are used for first.
         pruner = copy.deepcopy(pruner)
 
