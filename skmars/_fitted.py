@@ -51,9 +51,12 @@ def known_labels(estimator, y) -> tuple[Any, int | None]:
     Raises
     ------
     ValueError
-        If there is another label.
+        If there is another label, or the estimator has no classes.
     """
     classes = fitted_attribute(estimator, "classes_")
+    if classes is None:
+        name = type(estimator).__name__
+        raise ValueError(f"{name} has no attribute classes_ to tell the labels that it predicts")
     ignore_label = fitted_attribute(estimator, "ignore_label")
     check_labels(y, classes, ignore_label)
     return classes, ignore_label

@@ -115,7 +115,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         What to freeze in a second phase of training, which starts from the result of the first;
         None for no second phase.
     fine_tune_epochs : int or "auto", default="auto"
-        Epochs of the second phase, at least 1. "auto" is a quarter of the first phase's, and 10 at least.
+        Epochs of the second phase, at least 1. "auto" is a quarter of the first phase's, and 10 at
+        least.
     fine_tune_learning_rate : float, default=2e-4
         Learning rate of the second phase, above 0.
     augmentation : "auto", Augmenter or None, default="auto"
@@ -132,8 +133,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         `2**depth` pixels. None predicts every image whole.
     overlap : float, default=0.25
         Least fraction of their height and width that neighbouring windows share, in [0, 1). Of
-        what they share, the outer third of each only gives context, and Gaussian weights blend both in
-        the middle.
+        what they share, the outer third of each only gives context, and Gaussian weights blend
+        both in the middle.
     device : str, default="auto"
         A torch device; "auto" takes an accelerator if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"

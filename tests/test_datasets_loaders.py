@@ -1,5 +1,7 @@
 import os
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -255,6 +257,35 @@ class TestLoadImageFolder:
         with pytest.raises(ValueError, match="uint16"):
             load_image_folder(folder)
 
+    def test_8_and_16_bits_together_are_refused(self, tmp_path):
+        folder = write_folder(tmp_path / "x", {"a": GREY, "b": GREY.astype(np.uint16) * 257})
+        with pytest.raises(ValueError, match=r"a\.png is of type uint8, .*b\.png is of .*uint16"):
+            load_image_folder(folder)
+
+    @pytest.mark.parametrize("n_bits", [2, 4])
+    def test_packed_grey_masks_are_refused(self, tmp_path, n_bits):
+        images = write_folder(tmp_path / "x", {"a": GREY[:1, :4]})
+        folder = write_folder(tmp_path / "y", {})
+        row = np.packbits(
+            np.unpackbits(np.arange(4, dtype=np.uint8)[:, None], axis=1)[:, -n_bits:]
+        )
+        header = struct.pack(">IIBBBBB", 4, 1, n_bits, 0, 0, 0, 0)
+        chunks = {b"IHDR": header, b"IDAT": zlib.compress(b"\0" + row.tobytes()), b"IEND": b""}
+        parts = [
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks.items()
+        ]
+        (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+        with pytest.raises(ValueError, match=f"L;{n_bits}.*8 bits"):
+            load_image_folder(images, folder)
+
+    def test_masks_with_zero_for_white_are_refused(self, tmp_path):
+        images = write_folder(tmp_path / "x", {"a": GREY})
+        folder = write_folder(tmp_path / "y", {})
+        Image.fromarray(GREY).save(folder / "a.tif", tiffinfo={262: 0})
+        with pytest.raises(ValueError, match=r"L;I.*black being zero"):
+            load_image_folder(images, folder)
+
     def test_palette_masks_give_their_indices(self, tmp_path):
         labels = (GREY % 5).astype(np.uint8)
         mask = Image.fromarray(labels).convert("P")
@@ -283,6 +314,7 @@ class TestLoadImageFolder:
         assert isinstance(data.target, list)
         assert [image.shape for image in data.images] == [(6, 8), (3, 8)]
         np.testing.assert_array_equal(data.target[1], GREY[:3])
+        data.images[0][:] = data.target[1][:] = 7
 
     def test_mask_of_another_size(self, tmp_path):
         images = write_folder(tmp_path / "x", {"a": GREY})

@@ -97,6 +97,19 @@ class TestMaskDisplay:
         display = MaskDisplay([np.ones((1, 3))], [mask]).plot(alpha=1)
         assert len(np.unique(shown(display.axes_[0, 1])[0], axis=0)) == 3
 
+    def test_a_label_beyond_the_palette_leaves_the_others_theirs(self):
+        mask = np.array([[1, 255, 19, 2]])
+        display = MaskDisplay([np.ones((1, 4))], [mask]).plot(alpha=1)
+        colors = shown(display.axes_[0, 1])[0]
+        for place, label in ((0, 1), (2, 19), (3, 2)):
+            np.testing.assert_allclose(colors[place], to_rgb(PALETTE[label]))
+        assert len(np.unique(colors, axis=0)) == 4
+
+    def test_pixels_that_are_not_finite_do_not_spoil_the_image(self):
+        image = np.array([[np.nan, 0.0, 1.0, np.inf, 2.0]])
+        picture = shown(MaskDisplay([image], [np.zeros((1, 5), int)]).plot().axes_[0, 0])
+        np.testing.assert_allclose(picture[0, :, 0], [0, 0, 0.5, 1, 1], atol=0.01)
+
     def test_ignored_pixels_keep_the_image_and_are_no_errors(self):
         image = np.array([[0, 50, 100, 200]], dtype=np.uint8)
         true, pred = np.array([[0, 1, 1, 2]]), np.array([[2, 1, 2, 2]])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
@@ -162,6 +163,17 @@ class TestConfusion:
         np.testing.assert_allclose(display.shares_, [[0.75, 0.25], [0, 0]])
         np.testing.assert_allclose(shown(display.ax_), display.shares_)
         assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["soil", "sand"]
+
+    def test_needs_classes(self, terrain):
+        class Dark(BaseEstimator):
+            def fit(self, X, y):
+                return self
+
+            def predict(self, X):
+                return np.zeros(X.shape, int)
+
+        with pytest.raises(ValueError, match="Dark has no attribute classes_"):
+            ConfusionDisplay.from_estimator(Dark().fit(*terrain), *terrain)
 
     @pytest.mark.parametrize("in_pipeline", [False, True])
     def test_is_that_of_scikit_learn(self, in_pipeline, fitted, terrain):

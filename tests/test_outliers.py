@@ -232,11 +232,18 @@ class TestAppearance:
         assert all(reason.startswith("looks unlike the others: ") for reason in reasons)
         assert all("robust standard deviations" in reason for reason in reasons)
 
-    @pytest.mark.parametrize("contamination", [0.05, 0.2])
+    @pytest.mark.parametrize("contamination", [0.05, 0.2, 0.29])
     def test_share_that_is_asked_for(self, sprites, contamination):
         X, y, _ = sprites
         remover = OutlierRemover(method="appearance", contamination=contamination)
         assert remover.fit(X, y).outlier_mask_.sum() == round(contamination * len(X))
+
+    def test_share_does_not_count_what_was_found_before(self, sprites):
+        X, y, kinds = sprites
+        n_sprites, n = (kinds == "sprite").sum(), len(X)
+        taken = OutlierRemover(contamination=0.1).fit(X, y).outlier_mask_
+        assert taken[kinds == "sprite"].all()
+        assert taken.sum() == n_sprites + round(0.1 * (n - n_sprites))
 
     @pytest.mark.parametrize(
         "detector",
@@ -337,6 +344,15 @@ class TestLabelQuality:
         remover = OutlierRemover(
             method="label_quality", segmenter=Brightness(), contamination=0.1
         ).fit(X, y)
+        assert np.flatnonzero(remover.outlier_mask_).tolist() == [0, 1, 2, 3]
+        assert remover.scores_[4:8].max() == remover.scores_.min()
+
+    def test_label_that_only_the_remover_ignores(self, halves):
+        pytest.importorskip("cleanlab")
+        X, y = halves
+        y[4:8] = 255
+        settings = {"method": "label_quality", "segmenter": Brightness(), "contamination": 0.1}
+        remover = OutlierRemover(**settings, ignore_label=255).fit(X, y)
         assert np.flatnonzero(remover.outlier_mask_).tolist() == [0, 1, 2, 3]
         assert remover.scores_[4:8].max() == remover.scores_.min()
 

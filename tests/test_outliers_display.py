@@ -52,6 +52,16 @@ def test_shows_masks_beside_the_images(spoiled):
     np.testing.assert_array_equal(mask, shown(display.axes_[0, 3]))
 
 
+def test_a_label_has_one_colour_in_all_masks(spoiled):
+    X, y, remover = spoiled
+    y = np.full_like(y, 255)
+    y[2, 0, 0], y[5, 0, 0] = 0, 1
+    display = OutlierDisplay.from_estimator(remover, X, y, images_per_row=3)
+    first, second = shown(display.axes_[0, 1]), shown(display.axes_[0, 3])
+    assert not np.array_equal(first[0, 0], second[0, 0])
+    np.testing.assert_array_equal(first[1], second[1])
+
+
 def test_the_highest_scores_come_first(spoiled):
     X, _, remover = spoiled
     remover.scores_[8] += 5

@@ -2,8 +2,9 @@
 
 Whole sols (Martian days) are either trained on or scored, so that no scene is on both sides.
 Choices are made on sols that are held out of the training set; those of the test set are for the
-end, with `--test` (docs/accuracy.md tells of exceptions). Each run appends one line to a file of JSON lines, so that a
-benchmark that was stopped goes on where it was, and its table can be made at any time.
+end, with `--test` (docs/accuracy.md tells of exceptions). Each run appends one line to a file of
+JSON lines, so that a benchmark that was stopped goes on where it was, and its table can be made at
+any time.
 """
 
 import argparse

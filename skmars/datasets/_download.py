@@ -104,7 +104,7 @@ class RemoteFile:
                         f"{self.url} could not be downloaded, in {n_retries + 1} attempt(s): "
                         f"{error}. What is right of it is kept for another call"
                     ) from error
-            time.sleep(min(delay * 2**attempt, _LONGEST_WAIT))
+            time.sleep(min(delay * 2.0 ** min(attempt, 60), _LONGEST_WAIT))
 
 
 def _transfer(file: RemoteFile) -> None:

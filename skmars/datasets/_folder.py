@@ -16,6 +16,8 @@ _MASK_SUFFIXES = (".png", ".tif", ".tiff")
 _LOSSY_SUFFIXES = (".jpg", ".jpeg")
 _IMAGE_SUFFIXES = _MASK_SUFFIXES + _LOSSY_SUFFIXES
 _N_NAMED = 5
+# Grey levels of 2 or 4 bits, which are spread over 0 to 255, and those with zero for white.
+_CHANGED_GREYS = frozenset({"L;2", "L;4", "1;I", "L;I", "L;2I", "L;4I"})
 
 
 def load_image_folder(
@@ -66,7 +68,9 @@ def load_image_folder(
         If there is no such folder.
     ValueError
         If a folder holds no images, two files have the same name up to the suffix, a file has
-        no partner, a mask is a JPEG or colour image, or differs from its image in size.
+        no partner, images differ in the type of their pixels, or a mask is a JPEG or colour
+        image, stores labels in 2 or 4 bits or with zero for white, or differs from its image in
+        size.
 
     Examples
     --------
@@ -89,6 +93,7 @@ def load_image_folder(
         pixels = [
             _as_rgb(image, path) for image, path in zip(pixels, image_files.values(), strict=True)
         ]
+    _check_same_type(pixels, image_files)
     labels = None
     if masks is not None:
         mask_files = _list_files(Path(masks))
@@ -167,15 +172,20 @@ def _read(path: Path, convert: Callable[["Image.Image", Path], np.ndarray]) -> n
 
 def _image_to_array(image: "Image.Image", path: Path) -> np.ndarray:
     if image.mode == "LA":
-        return np.asarray(image.convert("L"))
+        return np.array(image.convert("L"))
     if image.mode in ("L", "F", "I") or image.mode.startswith("I;16"):
         return _native_grey(image)
-    return np.asarray(image.convert("L" if image.mode == "1" else "RGB"))
+    return np.array(image.convert("L" if image.mode == "1" else "RGB"))
 
 
 def _mask_to_array(image: "Image.Image", path: Path) -> np.ndarray:
     if image.mode in ("1", "L", "P"):
-        return np.asarray(image, dtype=np.uint8)
+        if (stored := _stored_as(image)) in _CHANGED_GREYS:
+            raise ValueError(
+                f"{path} stores grey levels as {stored}, from which other values are read than it "
+                "has; save the mask with 8 bits, black being zero"
+            )
+        return np.array(image, dtype=np.uint8)
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _native_grey(image)
     raise ValueError(
@@ -184,8 +194,15 @@ def _mask_to_array(image: "Image.Image", path: Path) -> np.ndarray:
     )
 
 
+def _stored_as(image: "Image.Image") -> str:
+    """Pillow's name for how pixels are stored in the file, as long as they have not been read."""
+    # A tile names its codec, its place twice, and what the codec has to know.
+    stored = image.tile[0][3] if image.tile else ""
+    return str(stored[0]) if isinstance(stored, tuple) and stored else str(stored)
+
+
 def _native_grey(image: "Image.Image") -> np.ndarray:
-    array = np.asarray(image)
+    array = np.array(image)
     # Pillow opens 16-bit PNG files as 32 bits in older versions, or big-endian.
     is_16_bit = array.dtype.kind in "iu" and array.dtype.itemsize > 1
     if is_16_bit and array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max:
@@ -208,6 +225,16 @@ def _as_rgb(image: np.ndarray, path: Path) -> np.ndarray:
     if image.dtype != np.uint8:
         raise ValueError(f"{path} is a grey image of type {image.dtype} among 8-bit RGB images")
     return np.repeat(image[..., None], 3, axis=2)
+
+
+def _check_same_type(pixels: list[np.ndarray], files: dict[str, Path]) -> None:
+    """Refuse images of several types: equal numbers would not be equally bright."""
+    first: dict[np.dtype, Path] = {}
+    for image, path in zip(pixels, files.values(), strict=True):
+        first.setdefault(image.dtype, path)
+    if len(first) > 1:
+        found = ", ".join(f"{path} is of type {dtype}" for dtype, path in first.items())
+        raise ValueError(f"images must have one type of pixels: {found}")
 
 
 def _stack(arrays: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:

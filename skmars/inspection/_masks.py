@@ -257,11 +257,16 @@ def _rgb(color: str) -> np.ndarray:
 
 
 def _label_colors(labels: np.ndarray) -> np.ndarray:
-    """Colours of labels by their value, or by their order if a value is beyond the palette."""
+    """Colours of sorted labels by their value; those beyond the palette get what is left of it."""
     palette = np.array([_rgb(color) for color in PALETTE])
-    by_value = all(0 <= label < len(palette) for label in labels)
-    places = np.asarray(labels, dtype=int) if by_value else np.arange(len(labels))
-    return palette[places % len(palette)]
+    within = np.array([0 <= label < len(palette) for label in labels], dtype=bool)
+    places = np.zeros(len(labels), dtype=int)
+    places[within] = labels[within]
+    left = np.setdiff1d(np.arange(len(palette)), places[within])[::-1]
+    if len(left) == 0:
+        left = np.arange(len(palette))
+    places[~within] = np.resize(left, np.count_nonzero(~within))
+    return palette[places]
 
 
 def _as_rgb(image) -> np.ndarray:
@@ -271,8 +276,9 @@ def _as_rgb(image) -> np.ndarray:
         pixels = pixels[..., None]
     if pixels.shape[2] != 3:
         pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+    finite = pixels[np.isfinite(pixels)]
     # A few glaring or dead pixels must not decide how dark all others are.
-    low, high = np.percentile(pixels, (0.5, 99.5))
+    low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0, 0)
     if high <= low:
         return np.full_like(pixels, 0.5)
-    return np.clip((pixels - low) / (high - low), 0, 1)
+    return np.nan_to_num(np.clip((pixels - low) / (high - low), 0, 1))

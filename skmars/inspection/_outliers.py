@@ -138,14 +138,16 @@ class OutlierDisplay:
             panel.set_axis_off()
         if len(self.images) == 0:
             self.axes_.flat[0].set_title("no outliers", fontsize="medium", loc="left")
+        labels = np.unique([label for mask in self.masks or () for label in np.unique(mask)])
+        colors = _label_colors(labels)
         for number, image in enumerate(self.images):
             panel = self.axes_.flat[number * panels_each]
             panel.imshow(self._picture(np.asarray(image)))
             title = f"image {self.rows[number]}\n{texts[number]}"
             panel.set_title(title, fontsize="x-small", loc="left")
             if self.masks is not None:
-                colored = _colored(np.asarray(self.masks[number]))
-                self.axes_.flat[number * panels_each + 1].imshow(colored)
+                places = np.searchsorted(labels, self.masks[number])
+                self.axes_.flat[number * panels_each + 1].imshow(colors[places])
         return self
 
     def _picture(self, image: np.ndarray) -> np.ndarray:
@@ -164,8 +166,3 @@ class OutlierDisplay:
         shapes = [np.shape(image) for image in self.images]
         ratio = max((shape[0] / shape[1] for shape in shapes), default=0.2)
         return _PANEL_WIDTH * ratio + _LINE_HEIGHT * lines + 0.2
-
-
-def _colored(mask: np.ndarray) -> np.ndarray:
-    labels, places = np.unique(mask, return_inverse=True)
-    return _label_colors(labels)[places.reshape(mask.shape)]

@@ -15,7 +15,9 @@ _N_TRAINING_IMAGES, _N_TRAINING_PIXELS = 200, 200
 _LOWEST_LOG = -10.0
 
 
-def label_quality(X: np.ndarray, y: np.ndarray, segmenter, splitter) -> np.ndarray:
+def label_quality(
+    X: np.ndarray, y: np.ndarray, segmenter, splitter, *, ignore_label: int | None = None
+) -> np.ndarray:
     """Label quality of each mask from probabilities of a segmenter that has not seen it.
 
     Parameters
@@ -25,10 +27,11 @@ def label_quality(X: np.ndarray, y: np.ndarray, segmenter, splitter) -> np.ndarr
     y : ndarray of shape (n, H, W)
         Masks.
     segmenter : estimator with fit, predict_proba and classes_
-        A clone is fitted for each fold. Pixels with a label that it never predicts, such as its
-        `ignore_label`, are taken to be right.
+        A clone is fitted for each fold. A label that is in none of its masks cannot be right.
     splitter : cross-validation splitter
         Each image is in one test fold.
+    ignore_label : int or None, default=None
+        Pixels of this label, and of the segmenter's own `ignore_label`, are taken to be right.
 
     Returns
     -------
@@ -46,7 +49,11 @@ def label_quality(X: np.ndarray, y: np.ndarray, segmenter, splitter) -> np.ndarr
         model = clone(segmenter).fit(X[train], y[train])
         for start in range(0, len(test), _BATCH_IMAGES):
             rows = test[start : start + _BATCH_IMAGES]
-            labels, p = _as_indices(y[rows], model.classes_, model.predict_proba(X[rows]), model)
+            masks = y[rows]
+            ignored = masks == fitted_attribute(model, "ignore_label")
+            if ignore_label is not None:
+                ignored |= masks == ignore_label
+            labels, p = _as_indices(masks, model.classes_, model.predict_proba(X[rows]), ignored)
             quality[rows] = score_masks(labels, p, method="softmin", verbose=False)[0]
     return quality
 
@@ -129,17 +136,16 @@ def _pixel_features(image: np.ndarray, center: float, scale: float) -> np.ndarra
     return np.stack([column.ravel() for column in columns], axis=1)
 
 
-def _as_indices(masks, classes, p, model) -> tuple[np.ndarray, np.ndarray]:
+def _as_indices(masks, classes, p, ignored) -> tuple[np.ndarray, np.ndarray]:
     """Labels as indices of classes, and probabilities, as cleanlab wants them.
 
-    A label that the model cannot predict because it is ignored gets a class of its own that is
-    certain, and one that was in no mask it was trained with gets a class that is impossible.
+    Pixels that are ignored get a class of their own that is certain, and those of a label that
+    was in no mask of the training get it as well, where it is impossible.
     """
     labels = np.searchsorted(classes, masks).clip(max=len(classes) - 1)
     unknown = classes[labels] != masks
-    ignored = masks == fitted_attribute(model, "ignore_label")
     n_classes = len(classes)
-    labels[unknown] = n_classes
+    labels[unknown | ignored] = n_classes
     p = np.concatenate([p, np.zeros_like(p[:, :1])], axis=1)
     p[:, n_classes][ignored] = 1.0
     p[:, :n_classes] *= ~ignored[:, None]

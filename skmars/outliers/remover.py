@@ -300,7 +300,7 @@ default="auto"
         elif self.contamination == "auto":
             scores, normal = separate(features, normal)
         else:
-            scores = tail_scores(tail_units(features, normal))
+            scores[normal] = tail_scores(tail_units(features, normal))[normal]
         scores -= self._border(scores, normal)
         units = tail_units(features, normal)
         deviations = robust_deviations(features, normal)
@@ -323,7 +323,9 @@ default="auto"
         splitter = check_cv(self.cv)
         if isinstance(self.cv, Integral):
             splitter = KFold(self.cv, shuffle=True, random_state=int(rng.integers(2**31)))
-        quality = label_quality(X, y, seeded(segmenter, rng, anew=False), splitter)
+        quality = label_quality(
+            X, y, seeded(segmenter, rng, anew=False), splitter, ignore_label=self.ignore_label
+        )
         scores = -np.log(np.maximum(quality, 1e-12))
         scores -= self._border(scores, scores <= find_cut(scores))
         typical = np.median(quality)
@@ -339,7 +341,7 @@ default="auto"
             lowest = scores[np.isfinite(scores)].min() - 1
             return scores[normal].max(initial=lowest)
         considered = np.sort(scores[np.isfinite(scores)])
-        return considered[len(considered) - 1 - int(self.contamination * len(considered))]
+        return considered[len(considered) - 1 - round(self.contamination * len(considered))]
 
 
 def _detect(model, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

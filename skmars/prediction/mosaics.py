@@ -23,9 +23,9 @@ from skmars.training.net import SegmentationNet
 
 __all__ = ["Checkpoint", "MosaicMixin", "fitting_side"]
 
-# Longest side of a window where the segmenter has none of its own, and what neighbours share, in
-# places of the net's coarsest level, before sides are rounded up. Larger windows were no faster, and
-# smaller ones predict more pixels twice.
+# Longest side of a window where the segmenter has none of its own, and what neighbours share
+# before sides are rounded up, in places of the net's coarsest level. Larger windows were no
+# faster, and smaller ones predict more pixels twice.
 LONGEST_SIDE = 768
 SHARED_PLACES = 3
 
