@@ -217,8 +217,10 @@ class Augmenter(ImageInputMixin, BaseEstimator):
             # In double precision, in which every pixel of the usual dtypes is exact.
             batch = augment(Batch(images.double(), target, None))
             X_more[part] = _as_images(batch.images, X)
-            labels = dataset.classes[np.maximum(batch.target.numpy(), 0)]
-            y_more[part] = np.where(batch.target == IGNORE_INDEX, self.ignore_label, labels)
+            y_more[part] = dataset.classes[np.maximum(batch.target.numpy(), 0)]
+            ignored = batch.target.numpy() == IGNORE_INDEX
+            if ignored.any():
+                y_more[part][ignored] = self.ignore_label
         return X_more, y_more
 
     def prepare(

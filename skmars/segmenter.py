@@ -155,7 +155,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
     verbose : int, default=0
         0 is silent, 1 prints a row per epoch, 2 shows a progress bar over the batches as well.
     callbacks : list, tuple or None, default=None
-        skorch callbacks, called after the estimator's own. They see the weights before they are
+        skorch callbacks, called after the estimator's own. One that raises KeyboardInterrupt ends
+        the phase, as skorch's own do. They see the weights before they are
         averaged: use `early_stopping`, not callbacks that load the best ones. Scores of
         skorch's need `use_caching=False`; the learning rate is the `scheduler`'s.
 

@@ -149,6 +149,13 @@ def test_contrast_stretches_around_the_mean_of_the_image():
     assert 1.35 < factor.max() <= 1.4 + 1e-9
 
 
+def test_ignored_label_that_masks_neither_have_nor_hold(terrain):
+    X, y = terrain
+    y_more = Augmenter(ignore_label=-1, random_state=0).fit_resample(X, y.astype(np.uint8))[1]
+    assert y_more.dtype == np.uint8
+    np.testing.assert_array_equal(np.unique(y_more), np.unique(y))
+
+
 def test_contrast_of_a_range():
     X = np.random.default_rng(0).normal(5, 2, (300, 6, 7))
     X_copy = copies(X, np.zeros(X.shape, int), **OFF, contrast=(0.5, 0.9))[0]

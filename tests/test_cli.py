@@ -389,6 +389,14 @@ class TestFolders:
         assert status == 2
         assert "another folder" in err
 
+    def test_file_where_a_folder_should_be(self, run, model, folders, tmp_path, monkeypatch):
+        monkeypatch.setattr(MarsSegmenter, "predict", None)
+        (tmp_path / "masks").touch()
+        words = ("predict", model, folders / "images", "--output", tmp_path / "masks")
+        status, _, err = run(*words)
+        assert status == 2
+        assert "--output must be a folder" in err
+
     def test_labels_above_255(self, tmp_path):
         files.write_folder([np.array([[0, 300]])], ["a"], tmp_path)
         with Image.open(tmp_path / "a.png") as mask:
@@ -514,6 +522,11 @@ class TestTune:
         assert status == 0
         assert "trials      1 complete, 0 pruned, 0 failed" in out
         assert MarsSegmenter.load(path).depth == 2
+
+    def test_outliers_are_found_without_ignored_pixels(self, run, data_file, seen):
+        run("tune", data_file, "--outliers", "--ignore-label", 3)
+        steps = seen["estimator"].named_steps
+        assert (steps["outliers"].ignore_label, steps["segment"].ignore_label) == (3, 3)
 
     def test_options_reach_the_search(self, run, data_file, seen):
         options = (

@@ -20,6 +20,24 @@ def test_forward_pass_is_compiled_when_asked(terrain, fast, monkeypatch):
     assert compiled == []
     segmenter = MarsSegmenter(**fast, compile=True).fit(*terrain)
     assert compiled == [segmenter.net_.module_.forward]
+    MarsSegmenter(**fast, compile=np.True_).fit(*terrain)
+    assert len(compiled) == 2
+
+
+def test_partial_fit_compiles_as_it_is_asked_then(terrain, fast, monkeypatch):
+    calls = []
+
+    def pretend(function):
+        return lambda x: calls.append(len(x)) or function(x)
+
+    monkeypatch.setattr(torch, "compile", pretend)
+    segmenter = MarsSegmenter(**fast, compile=True).fit(*terrain)
+    n_calls = len(calls)
+    assert n_calls > 0
+    segmenter.set_params(compile=False).partial_fit(*terrain)
+    assert len(calls) == n_calls
+    segmenter.set_params(compile=True).partial_fit(*terrain)
+    assert len(calls) > n_calls
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ def test_hdf5(segmenter, source, expected, tmp_path):
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
-@pytest.mark.parametrize("dtype", [np.uint8, np.float64, ">f4", np.float16])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64, ">f4", np.float16, np.longdouble])
 def test_channels_and_dtypes(n_channels, dtype, source):
     X, y = make_terrain(6, shape=(32, 48), random_state=0)
     rgb = np.stack([X, 255 - X, X // 2], axis=-1)[..., :n_channels]

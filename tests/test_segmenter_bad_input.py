@@ -370,6 +370,15 @@ def test_validation_data_that_are_none(change, match):
     assert_rejected(make_segmenter(), X, y, match, validation_data=change(X, y))
 
 
+@pytest.mark.parametrize("validation_fraction", [0.4, None])
+def test_weights_only_where_there_are_no_labels(validation_fraction):
+    X, y = make_data()
+    y[0] = 9
+    weight = np.r_[1.0, np.zeros(len(X) - 1)]
+    segmenter = make_segmenter(ignore_label=9, validation_fraction=validation_fraction)
+    assert_rejected(segmenter, X, y, "sample_weight is 0 wherever", sample_weight=weight)
+
+
 # A segmenter that has been fitted
 
 

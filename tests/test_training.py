@@ -576,6 +576,24 @@ def test_stopped_within_the_first_epoch_there_is_no_fit(terrain, fast):
         segmenter.predict(terrain[0])
 
 
+def test_stopped_before_the_first_epoch_there_is_no_fit(terrain, fast):
+    class Veto(Callback):
+        def on_train_begin(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        MarsSegmenter(**fast, callbacks=[Veto()]).fit(*terrain)
+
+
+def test_stopped_after_the_last_epoch_there_is_a_fit(terrain, fast):
+    class Late(Callback):
+        def on_train_end(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    segmenter = MarsSegmenter(**fast, callbacks=[Late()]).fit(*terrain)
+    assert segmenter.n_iter_ == fast["max_epochs"]
+
+
 def test_interrupted_partial_fit_leaves_whole_rows(terrain, fast, monkeypatch):
     segmenter = MarsSegmenter(**fast).fit(*terrain)
 

@@ -78,7 +78,9 @@ def tune(args: argparse.Namespace) -> None:
     estimator: Any = MarsSegmenter(**params)
     fixed = list(params)
     if args.outliers:
-        remover = OutlierRemover(random_state=args.random_state)
+        remover = OutlierRemover(
+            ignore_label=params.get("ignore_label"), random_state=args.random_state
+        )
         estimator = make_pipeline(outliers=remover, segment=estimator)
         fixed = [f"segment__{name}" for name in fixed]
     objectives = [name.strip() for name in args.scoring.split(",")]

@@ -66,6 +66,8 @@ def choose_writer(output: Path, data: Path, model: str):
     """The function of `(masks, names)` that writes what the name of the output says."""
     suffix = output.suffix.lower()
     if output.is_dir() or not suffix:
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"--output must be a folder, or end in .csv or .npz; got {output}")
         if output.exists() and output.samefile(data):
             raise ValueError(f"--output must be another folder than that of the images: {data}")
         return lambda masks, names: write_folder(masks, names, output)

@@ -197,7 +197,8 @@ def _mask_to_array(image: "Image.Image", path: Path) -> np.ndarray:
 def _stored_as(image: "Image.Image") -> str:
     """Pillow's name for how pixels are stored in the file, as long as they have not been read."""
     # A tile names its codec, its place twice, and what the codec has to know.
-    stored = image.tile[0][3] if image.tile else ""
+    tiles = getattr(image, "tile", [])
+    stored = tiles[0][3] if tiles else ""
     return str(stored[0]) if isinstance(stored, tuple) and stored else str(stored)
 
 

@@ -220,7 +220,7 @@ class _Source:
     def __getitem__(self, region: tuple[slice, slice]) -> np.ndarray:
         rows, columns = region
         part = np.asarray(self.array[rows.start : rows.stop, columns.start : columns.stop])
-        check.check_images(part[None], n_channels=self.n_channels, name="source")
+        part = check.check_images(part[None], n_channels=self.n_channels, name="source")[0]
         wanted = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
         if part.shape != wanted:
             raise ValueError(f"source gave a part of shape {part.shape} instead of {wanted}")

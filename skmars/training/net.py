@@ -105,9 +105,12 @@ class SegmentationNet(NeuralNet):
         set_layout(self.module_, self.arithmetic)
         return self
 
-    def use_compiler(self) -> None:
-        """Compile the forward pass for the rest of this process."""
-        self._forward = torch.compile(self.module_.forward)
+    def use_compiler(self, wanted: bool) -> None:
+        """Compile the forward pass for the rest of this process, or no longer do so."""
+        if not wanted:
+            self.__dict__.pop("_forward", None)
+        elif "_forward" not in self.__dict__:
+            self._forward = torch.compile(self.module_.forward)
 
     def infer(self, x: Tensor, **fit_params) -> Tensor:
         """Logits in float32 of images as given, `(n, C, H, W)` of any real dtype."""

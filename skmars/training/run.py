@@ -1,5 +1,6 @@
 """One training run: the phases it goes through, their time, and what becomes of it."""
 
+import contextlib
 import itertools
 import math
 import re
@@ -136,7 +137,10 @@ def train(
     net.initialize_callbacks()
     net.batch_order, net.is_over, net.augment = rng, pace.is_over, augment
     try:
-        net.notify("on_train_begin", X=train_set, y=None)
+        try:
+            net.notify("on_train_begin", X=train_set, y=None)
+        except StopPhase:
+            raise KeyboardInterrupt("stopped before the first epoch") from None
         for number, phase in enumerate(plan.phases):
             n_batches = phase.max_epochs * len(net.get_iterator(train_set, training=True))
             pace.begin_phase(phase.name, phase.max_epochs, n_batches, plan.deadline(number))
@@ -154,7 +158,8 @@ def train(
                 best.restore(net)
             elif net.average is not None:
                 net.module_.load_state_dict(net.average.module.state_dict())
-        net.notify("on_train_end", X=train_set, y=None)
+        with contextlib.suppress(StopPhase):
+            net.notify("on_train_end", X=train_set, y=None)
     finally:
         _drop_unfinished_epoch(net)
         # The net outlives the run; the data, the best weights' copy and the clock do not.

@@ -51,12 +51,14 @@ class TrainingMixin:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Rows to train on, and those to validate on or None."""
         n = len(counts)
-        if self.validation_fraction is None:
-            return np.arange(n), None
         # An image whose pixels do not count has nothing to be validated by.
         matters = counts.any(axis=1)
         if sample_weight is not None:
             matters &= sample_weight.reshape(n, -1).any(axis=1)
+        if not matters.any():
+            raise ValueError("sample_weight is 0 wherever y has labels")
+        if self.validation_fraction is None:
+            return np.arange(n), None
         rows = np.flatnonzero(matters)
         groups = np.arange(n) if groups is None else groups
         _, held_out = holdout_split(
@@ -168,8 +170,7 @@ class TrainingMixin:
         restore_history(self.net_, self.history_)
 
     def _train(self, train_set, valid_set, plan: Plan, rng: np.random.Generator) -> None:
-        if self.compile is True:
-            self.net_.use_compiler()
+        self.net_.use_compiler(self.compile != "auto" and bool(self.compile))
         augmenter = choose_augmenter(self.augmentation)
         augment = augmenter and augmenter.prepare(
             train_set, self.scale_, self.mean_, rng, n_earlier=len(self.net_.history)
