@@ -480,6 +480,7 @@ def test_default_changes_the_light(terrain, fast):
         ({"contrast": ("0.5", 1.0)}, "contrast"),
         ({"crop_scale": 0}, "crop_scale"),
         ({"crop_scale": (0.5,)}, "crop_scale"),
+        ({"crop_scale": (0, 0.5)}, "above 0"),
         ({"crop_scale": (1.5, 0.5)}, "low <= high"),
         ({"crop_scale": (0.5, "1")}, "crop_scale"),
         ({"crop_scale": "0.5"}, "crop_scale"),

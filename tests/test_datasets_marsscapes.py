@@ -268,6 +268,15 @@ def test_no_server_ends_in_an_error(fetch):
         fetch(base_url="http://127.0.0.1:1", n_retries=1)
 
 
+def test_any_number_of_attempts(fetch, monkeypatch):
+    def fail(file):
+        raise _download.TransferError("refused")
+
+    monkeypatch.setattr(_download, "_transfer", fail)
+    with pytest.raises(OSError, match="2001 attempt"):
+        fetch(n_retries=2000, delay=0.0)
+
+
 def test_waits_double(server, fetch, monkeypatch):
     waits = []
     monkeypatch.setattr(_download.time, "sleep", waits.append)

@@ -53,10 +53,11 @@ def test_shows_masks_beside_the_images(spoiled):
 
 
 def test_a_label_has_one_colour_in_all_masks(spoiled):
-    X, y, remover = spoiled
+    X, y, _ = spoiled
     y = np.full_like(y, 255)
     y[2, 0, 0], y[5, 0, 0] = 0, 1
-    display = OutlierDisplay.from_estimator(remover, X, y, images_per_row=3)
+    # Masks may also be one array.
+    display = OutlierDisplay(X[:2], [2, 5], ["", ""], masks=y[[2, 5]]).plot(images_per_row=2)
     first, second = shown(display.axes_[0, 1]), shown(display.axes_[0, 3])
     assert not np.array_equal(first[0, 0], second[0, 0])
     np.testing.assert_array_equal(first[1], second[1])

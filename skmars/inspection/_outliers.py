@@ -138,7 +138,8 @@ class OutlierDisplay:
             panel.set_axis_off()
         if len(self.images) == 0:
             self.axes_.flat[0].set_title("no outliers", fontsize="medium", loc="left")
-        labels = np.unique([label for mask in self.masks or () for label in np.unique(mask)])
+        masks = [] if self.masks is None else self.masks
+        labels = np.unique([label for mask in masks for label in np.unique(mask)])
         colors = _label_colors(labels)
         for number, image in enumerate(self.images):
             panel = self.axes_.flat[number * panels_each]

@@ -139,10 +139,7 @@ def separate(features: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.n
         ]
         if np.isinf(cuts).all():
             break
-        left = normal & (values <= cuts).all(axis=1)
-        if not left.any():
-            break
-        normal = left
+        normal &= (values <= cuts).all(axis=1)
     values = _statistics(features, normal)
     return (values - values[normal].max(axis=0)).max(axis=1), normal
 
