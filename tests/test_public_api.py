@@ -163,6 +163,7 @@ METHODS = {
     "score": ["X", "y", "sample_weight"],
     "save": ["path"],
     "load": ["path"],
+    "export_onnx": ["path"],
 }
 
 # What only some users have, and what costs seconds to import.
