@@ -17,6 +17,7 @@ __all__ = [
     "count_channels",
     "find_classes",
     "is_image_list",
+    "labelled_classes",
     "random_generator",
     "unique_labels",
 ]
@@ -80,15 +81,15 @@ def count_channels(X: np.ndarray) -> int:
     return 1 if X.ndim == 3 else X.shape[3]
 
 
-def check_masks(y, X: np.ndarray, *, name: str = "y") -> np.ndarray:
-    """Check the masks of images and return them as an array, not copied if they are one.
+def check_masks(y, X: np.ndarray | None = None, *, name: str = "y") -> np.ndarray:
+    """Check masks and return them as an array, not copied if they are one.
 
     Parameters
     ----------
     y : array-like of shape (n, H, W)
         Integer labels; floating dtypes are accepted if each value is an integer.
-    X : ndarray of shape (n, H, W) or (n, H, W, C)
-        The images.
+    X : ndarray of shape (n, H, W) or (n, H, W, C), default=None
+        Their images, if they have some.
     name : str
         What to call the masks in an error.
 
@@ -106,7 +107,7 @@ def check_masks(y, X: np.ndarray, *, name: str = "y") -> np.ndarray:
     if y is None:
         raise ValueError(f"{name} must be masks of shape (n, H, W), got None")
     y = _as_array(y, name)
-    if y.shape != X.shape[:3]:
+    if X is not None and y.shape != X.shape[:3]:
         raise ValueError(
             f"{name} must have one label for each pixel of the images, shape {X.shape[:3]}, "
             f"got shape {y.shape}"
@@ -188,21 +189,33 @@ def check_validation_data(validation_data, *, n_channels: int) -> tuple[np.ndarr
     return X, check_masks(y, X, name="validation_data[1]")
 
 
+def labelled_classes(y: np.ndarray, ignore_label) -> np.ndarray:
+    """Sorted labels in masks, as integers, without the ignored one.
+
+    Raises
+    ------
+    ValueError
+        If none is left.
+    """
+    labels = unique_labels(y)
+    classes = labels if ignore_label is None else labels[labels != ignore_label]
+    if len(classes) == 0:
+        raise ValueError(f"ignore_label={ignore_label} leaves no labelled pixel in y")
+    return classes.astype(np.int64) if classes.dtype.kind == "f" else classes
+
+
 def find_classes(y: np.ndarray, ignore_label) -> np.ndarray:
-    """Sorted labels in masks, without the ignored one.
+    """Sorted labels to tell apart in masks, without the ignored one.
 
     Raises
     ------
     ValueError
         If fewer than two are left.
     """
-    labels = unique_labels(y)
-    classes = labels[labels != ignore_label] if ignore_label is not None else labels
-    if len(classes) == 0:
-        raise ValueError(f"ignore_label={ignore_label} leaves no labelled pixel in y")
+    classes = labelled_classes(y, ignore_label)
     if len(classes) == 1:
         raise ValueError(f"y must have at least 2 classes, got only {classes.tolist()}")
-    return classes.astype(np.int64) if classes.dtype.kind == "f" else classes
+    return classes
 
 
 def check_classes(classes, ignore_label) -> np.ndarray:
@@ -214,7 +227,7 @@ def check_classes(classes, ignore_label) -> np.ndarray:
         If they are not integers, or fewer than two.
     """
     labels = np.ravel(_as_array(classes, "classes"))
-    labels = check_masks(labels.reshape(1, 1, -1), labels.reshape(1, 1, -1), name="classes")
+    labels = check_masks(labels.reshape(1, 1, -1), name="classes")
     return find_classes(labels, ignore_label)
 
 
@@ -237,7 +250,7 @@ def check_groups(groups, n: int) -> np.ndarray | None:
 
 
 def random_generator(random_state) -> np.random.Generator:
-    """Generator of its own from an int, a RandomState, or None for an unforeseeable one."""
+    """Make a generator from an int, a RandomState, or None, which the system seeds."""
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31))
     return np.random.default_rng(random_state)

@@ -207,7 +207,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
             )
         if self._crop_range()[1] > 1:
             self._check_ignore_label(y.dtype)
-        augment = self.prepare(dataset, self.scale_, self.mean_, self._rng)
+        augment = self.prepare(dataset, self.mean_, self.scale_, self._rng)
         X_more = np.empty((len(self.sample_indices_), *X.shape[1:]), X.dtype)
         y_more = np.empty((len(self.sample_indices_), *y.shape[1:]), y.dtype)
         X_more[:n], y_more[:n] = X, y
@@ -226,8 +226,8 @@ class Augmenter(ImageInputMixin, BaseEstimator):
     def prepare(
         self,
         dataset: SegmentationDataset,
-        scale: np.ndarray,
         mean: np.ndarray,
+        scale: np.ndarray,
         rng: np.random.Generator,
         *,
         n_earlier: int = 0,
@@ -238,8 +238,8 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         ----------
         dataset : SegmentationDataset
             What is trained on; regions are pasted from it.
-        scale, mean : ndarray of shape (n_channels,)
-            Standard deviation and mean of its images.
+        mean, scale : ndarray of shape (n_channels,)
+            Mean and standard deviation of its images.
         rng : numpy.random.Generator
             Seeds the changes if `random_state` is None.
         n_earlier : int, default=0
@@ -283,10 +283,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         """Check everything, and set the attributes that `fit` promises."""
         self._check_parameters()
         X, y, _ = check.check_training_data(X, y, None)
-        labels = check.unique_labels(y)
-        classes = labels if self.ignore_label is None else labels[labels != self.ignore_label]
-        if not len(classes):
-            raise ValueError(f"ignore_label={self.ignore_label} leaves no labelled pixel in y")
+        classes = check.labelled_classes(y, self.ignore_label)
         self._rng = check.random_generator(self.random_state)
         self.n_channels_in_ = check.count_channels(X)
         self.mean_, self.scale_ = measure_scaling(X, np.arange(len(X)))

@@ -11,7 +11,14 @@ from torch.utils.data import Dataset
 
 from skmars.losses import IGNORE_INDEX
 
-__all__ = ["Batches", "SegmentationDataset", "channels_first", "encode_masks", "measure_scaling"]
+__all__ = [
+    "Batches",
+    "SegmentationDataset",
+    "channels_first",
+    "encode_masks",
+    "measure_scaling",
+    "weights_of_pixels",
+]
 
 PIXELS_AT_ONCE = 2**20
 
@@ -28,6 +35,12 @@ def encode_masks(masks: np.ndarray, classes: np.ndarray, ignore_label) -> Tensor
     if ignore_label is not None:
         target[masks == ignore_label] = IGNORE_INDEX
     return torch.from_numpy(target)
+
+
+def weights_of_pixels(weight: Tensor, target: Tensor) -> Tensor:
+    """View weights of images `(n,)` or of pixels `(n, H, W)` in the shape of the target."""
+    of_images = (1,) * (target.ndim - weight.ndim)
+    return weight.reshape(*weight.shape, *of_images).expand_as(target)
 
 
 def measure_scaling(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

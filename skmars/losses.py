@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skmars._boundaries import signed_distances
+from skmars._distances import signed_distances
 from skmars._loss_inputs import prepare_inputs
 
 __all__ = [

@@ -336,12 +336,12 @@ def _check_masks(y) -> Any:
         for mask in masks:
             if mask.ndim != 2:
                 raise ValueError(f"y must hold masks of shape (H, W), got {mask.shape}")
-            check.check_masks(mask[None], mask[None])
+            check.check_masks(mask[None])
         return masks
     y = np.asarray(y)
     if y.ndim != 3 or len(y) == 0:
         raise ValueError(f"y must be masks of shape (n, H, W), got shape {y.shape}")
-    return check.check_masks(y, y)
+    return check.check_masks(y)
 
 
 def _is_integer(value) -> bool:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skmars.batches import SegmentationDataset
+from skmars.batches import SegmentationDataset, weights_of_pixels
 from skmars.losses import IGNORE_INDEX
 
 __all__ = [
@@ -209,8 +209,7 @@ def mix_rectangles(probability: float) -> Transform:
         images, target, weight = apply(batch.images), apply(batch.target), batch.weight
         if weight is not None:
             # An image's weight goes with its pixels.
-            of_pixels = weight if weight.ndim == 3 else _for_each_image(weight, batch.target)
-            weight = apply(of_pixels.expand_as(batch.target))
+            weight = apply(weights_of_pixels(weight, batch.target))
             # What was a whole image's weight may be 0 for a part of another now.
             target = target.masked_fill(weight == 0, IGNORE_INDEX)
         return Batch(images, target, weight)

@@ -52,7 +52,7 @@ def matched(n=200, shape=(12, 20)):
 def prepared(X, y, **params):
     dataset = SegmentationDataset(X, y, np.unique(y), None)
     mean, scale = measure_scaling(X, dataset.rows)
-    return Augmenter(**params).prepare(dataset, scale, mean, np.random.default_rng(0)), dataset
+    return Augmenter(**params).prepare(dataset, mean, scale, np.random.default_rng(0)), dataset
 
 
 def changed(augment, dataset, weight=None):
@@ -189,14 +189,14 @@ def test_images_without_weight_give_no_regions():
     y[0, 7, 7] = 4
     dataset = SegmentationDataset(X, y, np.unique(y), None, sample_weight=weight)
     augmenter = Augmenter(**OFF, paste_rare_class=1.0)
-    augment = augmenter.prepare(dataset, np.ones(1), np.zeros(1), np.random.default_rng(0))
+    augment = augmenter.prepare(dataset, np.zeros(1), np.ones(1), np.random.default_rng(0))
     pasted = changed(augment, dataset).target[20:] == 3
     assert pasted.any(dim=(1, 2)).all()
     assert set(torch.nonzero(pasted)[:, 1].tolist()) == {2, 3, 4, 7}
     weight[0] = 0
     assert not (
         changed(
-            augmenter.prepare(dataset, np.ones(1), np.zeros(1), np.random.default_rng(0)), dataset
+            augmenter.prepare(dataset, np.zeros(1), np.ones(1), np.random.default_rng(0)), dataset
         ).target[20:]
         == 3
     ).any()
@@ -208,7 +208,7 @@ def test_pixels_without_weight_are_not_pasted():
     weight[:20, 2:4, 3:6] = 0
     dataset = SegmentationDataset(X, y, np.unique(y), None, sample_weight=weight)
     augmenter = Augmenter(**OFF, paste_rare_class=1.0)
-    augment = augmenter.prepare(dataset, np.ones(1), np.zeros(1), np.random.default_rng(0))
+    augment = augmenter.prepare(dataset, np.zeros(1), np.ones(1), np.random.default_rng(0))
     pasted = changed(augment, dataset).target[20:] == 3
     assert set(torch.nonzero(pasted)[:, 1].tolist()) == {4}
 

@@ -15,7 +15,7 @@ from skmars.inspection import (
     class_names,
     iou_table,
 )
-from skmars.inspection._masks import PALETTE
+from skmars.inspection._pictures import PALETTE
 
 HISTORY = [
     {"train_loss": 0.9, "valid_loss": 1.0, "valid_mean_iou": 0.2, "learning_rate": 2e-3},

@@ -54,7 +54,7 @@ def main() -> None:
     images, (target, weight) = dataset[np.arange(args.batch_size)]
     rng = np.random.default_rng(0)
     changes = {
-        name: Augmenter(**params).prepare(dataset, segmenter.scale_, segmenter.mean_, rng)
+        name: Augmenter(**params).prepare(dataset, segmenter.mean_, segmenter.scale_, rng)
         for name, params in SETTINGS.items()
     }
 

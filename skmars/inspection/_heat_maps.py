@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmars.batches import channels_first
 from skmars.inspection._figures import make_panels, require_matplotlib
-from skmars.inspection._masks import _as_rgb
+from skmars.inspection._pictures import as_rgb
 from skmars.metrics import predictive_entropy
 from skmars.nn import AttentionGate
 
@@ -79,7 +79,7 @@ class HeatMapDisplay:
             bar = self.figure_.colorbar(picture, ax=self.axes_[:, column], shrink=0.8)
             bar.outline.set_visible(False)
         for row, image in enumerate(self.images):
-            self.axes_[row, 0].imshow(_as_rgb(image))
+            self.axes_[row, 0].imshow(as_rgb(image))
         for panel in self.axes_.ravel():
             panel.set_axis_off()
         return self

@@ -6,15 +6,8 @@ import numpy as np
 
 from skmars._fitted import fitted_attribute
 from skmars.inspection._figures import make_panels, require_matplotlib
+from skmars.inspection._pictures import as_rgb, label_colors, rgb
 
-# Sky slate, rust, teal, sand yellow, plum; then colours that differ from them.
-# fmt: off
-PALETTE = (
-    "#56607a", "#c9703a", "#2f8f8b", "#f1cb5b", "#9b2583", "#4878cf", "#6acc65", "#d65f5f",
-    "#956cb4", "#8c613c", "#dc7ec0", "#797979", "#d5bb67", "#82c6e2", "#1b5e20", "#01579b",
-    "#b71c1c", "#cddc39", "#ffab91", "#4a148c",
-)
-# fmt: on
 ERROR_COLOR = "#ff1744"
 
 
@@ -183,7 +176,7 @@ class MaskDisplay:
             raise ValueError("errors=True needs both true and predicted masks")
         titles = ["image", *masks, *(["errors"] if errors else [])]
         labels = self._labels(list(masks.values()))
-        colors = _label_colors(labels)
+        colors = label_colors(labels)
 
         n_rows = -(-len(self.images) // images_per_row)
         height, width = np.shape(self.images[0])[:2]
@@ -210,7 +203,7 @@ class MaskDisplay:
         self, number: int, title: str, labels: np.ndarray, colors: np.ndarray, alpha: float
     ) -> np.ndarray:
         """Image `number` in RGB, with what belongs on the panel of that title."""
-        picture = _as_rgb(self.images[number])
+        picture = as_rgb(self.images[number])
         true = None if self.y_true is None else np.asarray(self.y_true[number])
         counted = np.ones(picture.shape[:2], dtype=bool)
         if true is not None and self.ignore_label is not None:
@@ -218,7 +211,7 @@ class MaskDisplay:
         if title == "errors":
             wrong = counted & (true != np.asarray(self.y_pred[number]))
             picture = 0.8 * picture + 0.1
-            picture[wrong] = _rgb(ERROR_COLOR)
+            picture[wrong] = rgb(ERROR_COLOR)
         elif title != "image":
             mask = true if title == "true" else np.asarray(self.y_pred[number])
             for label, color in zip(labels, colors, strict=True):
@@ -250,35 +243,3 @@ class MaskDisplay:
         if isinstance(ax, Axes):
             return ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), **style)
         return self.figure_.legend(handles=handles, loc="outside lower center", **style)
-
-
-def _rgb(color: str) -> np.ndarray:
-    return np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)]) / 255
-
-
-def _label_colors(labels: np.ndarray) -> np.ndarray:
-    """Colours of sorted labels by their value; those beyond the palette get what is left of it."""
-    palette = np.array([_rgb(color) for color in PALETTE])
-    within = np.array([0 <= label < len(palette) for label in labels], dtype=bool)
-    places = np.zeros(len(labels), dtype=int)
-    places[within] = labels[within]
-    left = np.setdiff1d(np.arange(len(palette)), places[within])[::-1]
-    if len(left) == 0:
-        left = np.arange(len(palette))
-    places[~within] = np.resize(left, np.count_nonzero(~within))
-    return palette[places]
-
-
-def _as_rgb(image) -> np.ndarray:
-    """A copy of an image as floats in [0, 1] of shape (H, W, 3), stretched to its values."""
-    pixels = np.array(image, dtype=np.float64)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.shape[2] != 3:
-        pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
-    finite = pixels[np.isfinite(pixels)]
-    # A few glaring or dead pixels must not decide how dark all others are.
-    low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0, 0)
-    if high <= low:
-        return np.full_like(pixels, 0.5)
-    return np.nan_to_num(np.clip((pixels - low) / (high - low), 0, 1))

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skmars.inspection._figures import make_panels, require_matplotlib
-from skmars.inspection._masks import _as_rgb, _label_colors
+from skmars.inspection._pictures import as_rgb, label_colors
 
 _PANEL_WIDTH = 2.6
 _LETTERS_A_LINE = 44
@@ -140,26 +140,16 @@ class OutlierDisplay:
             self.axes_.flat[0].set_title("no outliers", fontsize="medium", loc="left")
         masks = [] if self.masks is None else self.masks
         labels = np.unique([label for mask in masks for label in np.unique(mask)])
-        colors = _label_colors(labels)
+        colors = label_colors(labels)
         for number, image in enumerate(self.images):
             panel = self.axes_.flat[number * panels_each]
-            panel.imshow(self._picture(np.asarray(image)))
+            panel.imshow(as_rgb(image, self.limits))
             title = f"image {self.rows[number]}\n{texts[number]}"
             panel.set_title(title, fontsize="x-small", loc="left")
             if self.masks is not None:
                 places = np.searchsorted(labels, self.masks[number])
                 self.axes_.flat[number * panels_each + 1].imshow(colors[places])
         return self
-
-    def _picture(self, image: np.ndarray) -> np.ndarray:
-        if self.limits is None or self.limits[0] >= self.limits[1]:
-            return _as_rgb(image)
-        low, high = self.limits
-        pixels = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
-        if pixels.ndim == 3 and pixels.shape[2] == 3:
-            return pixels
-        grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
-        return np.repeat(grey[..., None], 3, axis=2)
 
     def _row_height(self, texts: list[str]) -> float:
         """Height in inches of the highest panel with its title."""

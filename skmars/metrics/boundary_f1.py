@@ -3,9 +3,8 @@
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from skmars._boundaries import count_boundary_matches
 from skmars.metrics.averages import Absent, absent_value, mean_of_present
 from skmars.metrics.confusion import Masks
 from skmars.metrics.mask_pairs import count_with_others, pair_masks, stack_masks
@@ -79,7 +78,7 @@ def boundary_f1_score(
     counts = np.zeros((len(classes), 4), dtype=np.int64)
     for images in pairs.groups():
         true, pred = stack_masks(pairs.y_true[images]), stack_masks(pairs.y_pred[images])
-        counts += count_boundary_matches(true, pred, classes, ignore_label, tolerance)
+        counts += _count_matches(true, pred, classes, ignore_label, tolerance)
 
     true_hits, n_true, pred_hits, n_pred = counts.T.astype(np.float64)
     recall, precision = true_hits / np.maximum(n_true, 1), pred_hits / np.maximum(n_pred, 1)
@@ -92,3 +91,51 @@ def check_tolerance(tolerance: float) -> None:
     """Refuse what is no distance in pixels."""
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"tolerance must be a finite number of at least 0; got {tolerance!r}")
+
+
+def _count_matches(
+    true: NDArray[np.int64],
+    pred: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    ignore_label: int | None,
+    tolerance: float,
+) -> NDArray[np.int64]:
+    """Count for each class: true hits, true, predicted hits, predicted boundary pixels."""
+    labelled = np.full(true.shape, True) if ignore_label is None else true != ignore_label
+    true_edges, pred_edges = _edges(true, labelled), _edges(pred, labelled)
+    counts = np.zeros((len(classes), 4), dtype=np.int64)
+    for c, row in zip(classes, counts, strict=True):
+        a, b = true_edges & (true == c), pred_edges & (pred == c)
+        row[[1, 3]] = a.sum(), b.sum()
+        if row[1] and row[3]:
+            row[[0, 2]] = (a & _near(b, tolerance)).sum(), (b & _near(a, tolerance)).sum()
+    return counts
+
+
+def _edges(labels: NDArray[np.int64], labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Find the labelled pixels with a labelled neighbour of another class."""
+    edges = np.zeros(labels.shape, dtype=bool)
+    for one, next_ in [(np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:, :, :-1], np.s_[:, :, 1:])]:
+        differ = (labels[one] != labels[next_]) & labelled[one] & labelled[next_]
+        edges[one] |= differ
+        edges[next_] |= differ
+    return edges
+
+
+def _near(pixels: NDArray[np.bool_], tolerance: float) -> NDArray[np.bool_]:
+    """Find what is within `tolerance` of one of `pixels` in the same image.
+
+    A disk is a stack of rows: the farther a row is from the centre, the shorter it is.
+    """
+    _, height, width = pixels.shape
+    near = np.zeros_like(pixels)
+    row = pixels.copy()
+    reach = 0
+    for dy in range(min(int(tolerance), height - 1), -1, -1):
+        while reach + 1 < width and math.hypot(reach + 1, dy) <= tolerance:
+            reach += 1
+            row[:, :, reach:] |= pixels[:, :, :-reach]
+            row[:, :, :-reach] |= pixels[:, :, reach:]
+        near[:, dy:] |= row[:, : height - dy]
+        near[:, : height - dy] |= row[:, dy:]
+    return near

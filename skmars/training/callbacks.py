@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 
+from skmars.batches import weights_of_pixels
 from skmars.metrics import iou_from_counts
 from skmars.schedules import ConstantRate
 
@@ -151,9 +152,7 @@ class ValidationScore(Callback):
         labelled = target >= 0
         pairs = (target * n_classes + y_pred.argmax(dim=1))[labelled]
         if weight is not None:
-            weight = weight.to(y_pred.device)
-            weight = weight.reshape(len(weight), *(weight.shape[1:] or (1, 1)))
-            weight = weight.expand_as(target)[labelled]
+            weight = weights_of_pixels(weight.to(y_pred.device), target)[labelled]
             # In double precision, which not every device has, or a large sum would stop growing.
             pairs, weight = pairs.cpu(), weight.cpu().double()
         counts = torch.bincount(pairs, weight, minlength=n_classes**2).view(n_classes, n_classes)

@@ -173,7 +173,7 @@ class TrainingMixin:
         self.net_.use_compiler(self.compile != "auto" and bool(self.compile))
         augmenter = choose_augmenter(self.augmentation)
         augment = augmenter and augmenter.prepare(
-            train_set, self.scale_, self.mean_, rng, n_earlier=len(self.net_.history)
+            train_set, self.mean_, self.scale_, rng, n_earlier=len(self.net_.history)
         )
         self.best_epoch_ = train(
             self.net_,

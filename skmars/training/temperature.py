@@ -8,6 +8,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 from torch.nn import functional as F
 
+from skmars.batches import weights_of_pixels
 from skmars.losses import IGNORE_INDEX
 
 __all__ = ["TemperatureScaling", "best_temperature"]
@@ -81,8 +82,7 @@ class TemperatureScaling(Callback):
         chosen = labelled[::step]
         pixels = y_pred.movedim(1, -1).flatten(0, -2)[chosen.to(y_pred.device)].cpu()
         if weight is not None:
-            weight = weight.reshape(len(weight), *(weight.shape[1:] or (1, 1)))
-            weight = weight.expand_as(target).flatten()[chosen]
+            weight = weights_of_pixels(weight, target).flatten()[chosen]
         self.parts_.append((pixels, target.flatten()[chosen], weight))
 
     def on_epoch_end(self, net, **kwargs):
