@@ -157,12 +157,8 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
     @property
     def ignore_label(self) -> int | None:
         """That of the members."""
-        if hasattr(self, "estimators_"):
-            return fitted_attribute(self.estimators_[0], "ignore_label")
-        estimator = self.estimator
-        while isinstance(estimator, Pipeline):
-            estimator = estimator.steps[-1][1]
-        return getattr(estimator, "ignore_label", None)
+        members = getattr(self, "estimators_", [self.estimator])
+        return fitted_attribute(members[0], "ignore_label")
 
     def predict(self, X):
         """Label each pixel with the class of the highest mean probability.

@@ -14,12 +14,20 @@ from torch import Tensor, nn
 
 from skmars import __version__
 from skmars._files import replacing
+from skmars.training.net import SegmentationNet
 
 __all__ = ["OnnxMixin"]
 
 
 class OnnxMixin:
-    """Export of an estimator with `net_`, `classes_`, `mean_`, `scale_` and `n_channels_in_`."""
+    """Export of a trained segmenter."""
+
+    classes_: np.ndarray
+    mean_: np.ndarray
+    n_channels_in_: int
+    net_: SegmentationNet
+    scale_: np.ndarray
+    tta: bool
 
     def export_onnx(self, path: str | os.PathLike) -> None:
         """Write the trained net as an ONNX file, with everything from pixels to labels in it.
@@ -55,11 +63,9 @@ class OnnxMixin:
         """
         check_is_fitted(self)
         _check_installed()
-        n_channels = self.n_channels_in_  # type: ignore[attr-defined]
+        n_channels = self.n_channels_in_
         labeller = _Labeller(
-            self.net_.folded(),  # type: ignore[attr-defined]
-            *(self.mean_, self.scale_, self.classes_),  # type: ignore[attr-defined]
-            tta=self.tta,  # type: ignore[attr-defined]
+            self.net_.folded(), self.mean_, self.scale_, self.classes_, tta=self.tta
         )
         # Neither sizes that are equal nor sizes of 1, which would be taken for fixed.
         images = torch.zeros((2, 40, 56) if n_channels == 1 else (2, 40, 56, n_channels))

@@ -43,7 +43,7 @@ FITTED = (
 
 
 class PersistenceMixin:
-    """Save and load for an estimator whose net `_build_net` makes from its attributes."""
+    """Save and load for an estimator whose net `_restore_net` builds from its attributes."""
 
     def save(self, path: str | os.PathLike) -> None:
         """Write parameters and weights to one file, without pickle.

@@ -101,7 +101,13 @@ PUBLIC = {
         "train_val_test_split",
     },
     "skmars.pipeline": {"SegmentationPipeline", "make_pipeline"},
-    "skmars.tuning": {"PruningCallback", "SegmenterSearchCV", "default_space", "suggest_params"},
+    "skmars.tuning": {
+        "PruningCallback",
+        "SegmenterSearchCV",
+        "default_space",
+        "open_storage",
+        "suggest_params",
+    },
     "skmars.utils.estimator_checks": {
         "check_sampler",
         "check_segmenter",

@@ -140,7 +140,8 @@ class UncertaintyDisplay(HeatMapDisplay):
         display : UncertaintyDisplay
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        return cls(X, uncertainty_maps(estimator, X)).plot(ax=ax, **kwargs)
+        maps = uncertainty_maps(estimator, X, estimator.predict_proba(X))
+        return cls(X, maps).plot(ax=ax, **kwargs)
 
     @classmethod
     def from_predictions(cls, X, probabilities, *, ax=None, **kwargs):
@@ -227,12 +228,12 @@ class AttentionDisplay(HeatMapDisplay):
         return cls(X, attention_maps(estimator, X)).plot(ax=ax, **kwargs)
 
 
-def uncertainty_maps(estimator, X) -> dict[str, list[np.ndarray]]:
-    """Kinds of uncertainty that an estimator can tell, by their names, for each image."""
+def uncertainty_maps(estimator, X, probabilities) -> dict[str, list[np.ndarray]]:
+    """Kinds of uncertainty by name: that of probabilities, and what else an estimator can tell."""
+    maps = {"entropy": _entropies(probabilities)}
     if hasattr(estimator, "predict_uncertainty"):
-        kinds = ("entropy", "disagreement")
-        return {kind: list(estimator.predict_uncertainty(X, kind=kind)) for kind in kinds}
-    return {"entropy": _entropies(estimator.predict_proba(X))}
+        maps["disagreement"] = list(estimator.predict_uncertainty(X, kind="disagreement"))
+    return maps
 
 
 def _entropies(probabilities) -> list[np.ndarray]:

@@ -226,7 +226,7 @@ class SparsificationDisplay:
         return cls.from_predictions(
             y,
             estimator.predict(X),
-            uncertainty_maps(estimator, X),
+            uncertainty_maps(estimator, X, estimator.predict_proba(X)),
             ignore_label=fitted_attribute(estimator, "ignore_label"),
             ax=ax,
         )

@@ -95,7 +95,9 @@ def write_report(
     names = class_names(labels, target_names)
     predicted = estimator.predict(X)
     counts = confusion_counts(y, predicted, labels=labels, ignore_label=ignored)
-    figures = dict(_figures(estimator, X, y, predicted, counts, names, ignored))
+    figures = dict(_learning_and_errors(estimator, counts, names))
+    if hasattr(estimator, "predict_proba"):
+        figures |= dict(_confidence(estimator, X, y, predicted))
     shown = _spread(y, predicted, ignored, n_images)
     figures["Masks, from the most errors to the fewest"] = MaskDisplay.from_predictions(
         [X[k] for k in shown],
@@ -144,19 +146,25 @@ def _scores(y, predicted, counts, names, ignored) -> dict[str, str]:
     return {name: "-" if np.isnan(value) else f"{value:.3f}" for name, value in scores.items()}
 
 
-def _figures(estimator, X, y, predicted, counts, names, ignored) -> Iterator[tuple[str, Any]]:
-    """Titles and figures, as far as the estimator has what they show."""
+def _learning_and_errors(estimator, counts, names) -> Iterator[tuple[str, Any]]:
+    """Titles and figures of what the estimator went through, if it tells, and what it confuses."""
     history = fitted_attribute(estimator, "history_")
     if history is not None:
         best_epoch = fitted_attribute(estimator, "best_epoch_")
         display = LearningCurveDisplay.from_history(history, best_epoch=best_epoch)
         yield "Training", display.figure_
     yield "Confusion matrix", ConfusionDisplay(counts, names).plot().figure_
-    if not hasattr(estimator, "predict_proba"):
-        return
-    reliability = ReliabilityDisplay.from_estimator(estimator, X, y)
+
+
+def _confidence(estimator, X, y, predicted) -> Iterator[tuple[str, Any]]:
+    """Titles and figures of what the estimator's probabilities are worth."""
+    probabilities = estimator.predict_proba(X)
+    labels, ignored = known_labels(estimator, y)
+    reliability = ReliabilityDisplay.from_predictions(
+        y, probabilities, labels=labels, ignore_label=ignored
+    )
     yield "Can probabilities be relied on?", reliability.figure_
-    uncertainty = uncertainty_maps(estimator, X)
+    uncertainty = uncertainty_maps(estimator, X, probabilities)
     sparse = SparsificationDisplay.from_predictions(
         y, predicted, uncertainty, ignore_label=ignored
     )

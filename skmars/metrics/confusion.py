@@ -201,6 +201,10 @@ def mean_iou_score(
     ValueError
         As `iou_per_class`.
 
+    See Also
+    --------
+    SegmentationScorer : Makes a scorer of it with other arguments; `mean_iou_scorer` has none.
+
     Examples
     --------
     >>> from skmars.metrics import mean_iou_score
@@ -208,8 +212,6 @@ def mean_iou_score(
     1.0
     >>> mean_iou_score([[[0, 1, 1, 1]]], [[[0, 1, 1, 1]]], labels=[0, 1, 2, 3], absent=0.0)
     0.5
-
-    `mean_iou_scorer` is the scorer of it, see `SegmentationScorer` for one with other arguments.
     """
     iou = iou_per_class(
         y_true,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from skorch.callbacks import EpochTimer, PassthroughScoring, PrintLog, ProgressBar
+from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog, ProgressBar
 from skorch.helper import predefined_split
 from skorch.history import History
 
@@ -121,12 +121,7 @@ def train(
     net.max_epochs = sum(phase.max_epochs for phase in plan.phases)
     net.train_split = None if valid_set is None else predefined_split(valid_set)
     net.callbacks = [
-        ("epoch_timer", EpochTimer()),
-        ("train_loss", PassthroughScoring("train_loss", on_train=True)),
-        ("valid_loss", PassthroughScoring("valid_loss")),
-        ("valid_mean_iou", ValidationScore()),
-        # Before the pace is measured: it takes time as well.
-        *([("temperature", TemperatureScaling())] if plan.calibrate else []),
+        *_measurements(calibrate=plan.calibrate),
         ("pace", pace),
         ("learning_rate", rate),
         *([("best_weights", best)] if plan.keep_best else []),
@@ -168,6 +163,17 @@ def train(
         net.batch_order = net.is_over = net.augment = net.average = None
         net.callbacks_ = []
     return best.epoch_ if plan.keep_best else len(net.history) - 1
+
+
+def _measurements(*, calibrate: bool) -> list[tuple[str, Callback]]:
+    """Callbacks for the columns of the history, which come before the pace is measured."""
+    return [
+        ("epoch_timer", EpochTimer()),
+        ("train_loss", PassthroughScoring("train_loss", on_train=True)),
+        ("valid_loss", PassthroughScoring("valid_loss")),
+        ("valid_mean_iou", ValidationScore()),
+        *([("temperature", TemperatureScaling())] if calibrate else []),
+    ]
 
 
 def _run_phase(

@@ -3,5 +3,12 @@
 from skmars.tuning.pruning import PruningCallback
 from skmars.tuning.search import SegmenterSearchCV
 from skmars.tuning.spaces import default_space, suggest_params
+from skmars.tuning.storages import open_storage
 
-__all__ = ["PruningCallback", "SegmenterSearchCV", "default_space", "suggest_params"]
+__all__ = [
+    "PruningCallback",
+    "SegmenterSearchCV",
+    "default_space",
+    "open_storage",
+    "suggest_params",
+]

@@ -65,7 +65,7 @@ class StorageGone(ConnectionError):
 def open_storage(
     storage: StorageLike, *, n_workers: int = 1, patience: float = PATIENCE
 ) -> "PatientStorage":
-    """Open what keeps a study.
+    """Open what keeps a study, as searches do, for Optuna's own functions.
 
     Parameters
     ----------
@@ -80,6 +80,7 @@ def open_storage(
     Returns
     -------
     storage : PatientStorage
+        An Optuna storage.
 
     Raises
     ------
@@ -89,6 +90,15 @@ def open_storage(
         If the database cannot be reached.
     ImportError
         If its driver is missing.
+
+    Examples
+    --------
+    >>> import optuna
+    >>> from skmars.tuning import open_storage
+    >>> study = optuna.create_study(storage=open_storage(None))
+    >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    >>> len(study.trials)
+    2
     """
     if isinstance(storage, PatientStorage):
         storage = storage.inner
