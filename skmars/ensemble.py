@@ -3,14 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 from numbers import Integral
-from typing import Any
 
 import numpy as np
-from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
@@ -21,6 +18,7 @@ from skmars.base import BaseSegmenter
 from skmars.metrics import predictive_entropy
 from skmars.model_selection import SegmentationKFold
 from skmars.persistence import describe, read_archive, reading, restore, write_archive
+from skmars.pipeline import fit_arguments
 from skmars.segmenter import MarsSegmenter
 
 __all__ = ["Ensemble"]
@@ -331,7 +329,7 @@ def _fit_member(member, X, y, train, test, given) -> BaseEstimator:
     weight = given.get("sample_weight")
     if weight is not None and not weight[train].any():
         raise ValueError("sample_weight is 0 for all images of one member")
-    params = _route(member, {name: values[train] for name, values in given.items()})
+    params = fit_arguments(member, **{name: values[train] for name, values in given.items()})
     # What a Pipeline does to images before its last step is not done to these.
     if (
         test is not None
@@ -346,19 +344,3 @@ def _fit_member(member, X, y, train, test, given) -> BaseEstimator:
         if test:
             params["validation_data"] = (X[test], y[test])
     return member.fit(X[train], y[train], **params)
-
-
-def _route(member, given: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What the `fit` of a member takes of weights and groups, by the names it has for them."""
-    if get_config()["enable_metadata_routing"]:
-        router = MetadataRouter(owner="Ensemble").add(
-            member=member, method_mapping=MethodMapping().add(caller="fit", callee="fit")
-        )
-        return dict(router.route_params(caller="fit", params=given).member.fit)
-    prefix, last = "", member
-    while isinstance(last, Pipeline):
-        step, last = last.steps[-1]
-        prefix += f"{step}__"
-    return {
-        prefix + name: values for name, values in given.items() if has_fit_parameter(last, name)
-    }

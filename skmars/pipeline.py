@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 from imblearn.pipeline import Pipeline
+from sklearn import get_config
+from sklearn.pipeline import Pipeline as PlainPipeline
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import has_fit_parameter
 
 from skmars.outliers import OutlierRemover
 from skmars.segmenter import MarsSegmenter
 
-__all__ = ["SegmentationPipeline", "make_pipeline"]
+__all__ = ["SegmentationPipeline", "fit_arguments", "make_pipeline"]
 
 # What `fit` takes that has a value for each image.
 PER_IMAGE = ("sample_weight", "groups")
@@ -164,3 +167,49 @@ def make_pipeline(*, outliers="default", augment=None, segment=None, memory=None
     named = [("outliers", outliers), ("augment", augment), ("segment", segment)]
     steps = [(name, step) for name, step in named if step is not None]
     return SegmentationPipeline(steps, memory=memory, verbose=verbose)
+
+
+def fit_arguments(estimator, **given) -> dict[str, Any]:
+    """Weights and groups of images by the names under which the `fit` of an estimator takes them.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A segmenter, a Pipeline that ends in one, or what has one of them inside.
+    **given
+        "sample_weight" and "groups", as arrays of shape (n, ...); None stands for none.
+
+    Returns
+    -------
+    arguments : dict of str to array
+        Without those that it does not take, and without groups where a sampler would leave other
+        images than they belong to.
+
+    Raises
+    ------
+    ValueError
+        If a sampler would leave other images than the weights belong to.
+    sklearn.exceptions.UnsetMetadataPassedError
+        If scikit-learn routes metadata, and the estimator neither requests nor refuses them.
+    """
+    given = {name: values for name, values in given.items() if values is not None}
+    if get_config()["enable_metadata_routing"]:
+        router = MetadataRouter(owner="fit").add(
+            inner=estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit")
+        )
+        return dict(router.route_params(caller="fit", params=given).inner.fit)
+    prefix, last, leaves_behind = "", estimator, False
+    while isinstance(last, PlainPipeline):
+        samples = any(hasattr(step, "fit_resample") for _, step in last.steps)
+        leaves_behind |= samples and not isinstance(last, SegmentationPipeline)
+        name, last = last.steps[-1]
+        prefix += f"{name}__"
+    taken = {name: values for name, values in given.items() if has_fit_parameter(last, name)}
+    if leaves_behind:
+        taken.pop("groups", None)
+        if "sample_weight" in taken:
+            raise ValueError(
+                "sample_weight cannot follow the images through the samplers of a plain Pipeline; "
+                "use skmars.make_pipeline"
+            )
+    return {prefix + name: values for name, values in taken.items()}

@@ -526,10 +526,14 @@ class TestTune:
         assert "trials      1 complete, 0 pruned, 0 failed" in out
         assert MarsSegmenter.load(path).depth == 2
 
-    def test_outliers_are_found_without_ignored_pixels(self, run, data_file, seen):
+    def test_pixels_ignored_in_training_may_tell_outliers(self, run, data_file, seen):
         run("tune", data_file, "--outliers", "--ignore-label", 3)
         steps = seen["estimator"].named_steps
-        assert (steps["outliers"].ignore_label, steps["segment"].ignore_label) == (3, 3)
+        assert (steps["outliers"].ignore_label, steps["segment"].ignore_label) == (None, 3)
+        run("tune", data_file, "--outliers", "--outliers-ignore-label", 2)
+        steps = seen["estimator"].named_steps
+        assert (steps["outliers"].ignore_label, steps["segment"].ignore_label) == (2, None)
+        assert run("tune", data_file, "--outliers-ignore-label", 2)[0] == 2
 
     def test_options_reach_the_search(self, run, data_file, seen):
         options = (

@@ -2,6 +2,8 @@ import pickle
 
 import numpy as np
 import pytest
+from imblearn.pipeline import Pipeline as SamplingPipeline
+from optuna.distributions import CategoricalDistribution
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
@@ -13,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmars import Augmenter, Ensemble, MarsSegmenter
 from skmars.metrics import mean_iou_score
+from skmars.tuning import SegmenterSearchCV
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +217,27 @@ def test_metadata_are_routed(data, member, in_pipeline):
         assert not np.allclose(votes(True), votes(False))
         with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
             votes(None)
+
+
+def test_samplers_of_a_plain_pipeline_leave_groups_and_weights_behind(data, member):
+    X, y = data
+    steps = [("copies", Augmenter()), ("segment", member)]
+    ensemble = Ensemble(SamplingPipeline(steps), n_members=2, random_state=0)
+    assert ensemble.fit(X, y, groups=np.arange(len(X)) // 2).predict(X).shape == y.shape
+    with pytest.raises(ValueError, match=r"use skmars\.make_pipeline"):
+        ensemble.fit(X, y, sample_weight=np.ones(len(X)))
+
+
+def test_searches_as_members_take_weights(data, member):
+    X, y = data
+    space = {"learning_rate": CategoricalDistribution([1e-3])}
+    search = SegmenterSearchCV(member, space, n_trials=1, cv=2, random_state=0)
+
+    def votes(weight):
+        ensemble = Ensemble(search, n_members=2, members="seeds", random_state=0)
+        return ensemble.fit(X, y, sample_weight=weight).predict_proba(X)
+
+    assert not np.allclose(votes(None), votes(np.linspace(0.1, 1, len(X))))
 
 
 def test_members_without_weight(data, member):

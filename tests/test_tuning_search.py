@@ -6,13 +6,19 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
 from skmars import MarsSegmenter, make_pipeline
-from skmars.metrics import class_iou_scorer, mean_iou_score, mean_iou_scorer
+from skmars.metrics import (
+    SegmentationScorer,
+    class_iou_scorer,
+    mean_iou_score,
+    mean_iou_scorer,
+)
 from skmars.model_selection import SegmentationKFold
 from skmars.tuning import SegmenterSearchCV, default_space
 
@@ -28,7 +34,8 @@ class Guess(BaseEstimator):
         self.size = size
 
     def fit(self, X, y, sample_weight=None, groups=None):
-        Guess.fits.append({"level": self.level, "n": len(X), "groups": groups})
+        given = {"groups": groups, "sample_weight": sample_weight}
+        Guess.fits.append({"level": self.level, "n": len(X), **given})
         if self.trouble == "raise":
             raise FloatingPointError("has diverged")
         if self.trouble == "interrupt":
@@ -40,7 +47,7 @@ class Guess(BaseEstimator):
     def predict(self, X):
         return np.greater(X, self.level).astype(int)
 
-    def score(self, X, y):
+    def score(self, X, y, sample_weight=None):
         return float("nan") if self.trouble == "nan" else mean_iou_score(y, self.predict(X))
 
 
@@ -511,3 +518,141 @@ def test_a_pruner_is_not_changed(steps, terrain, fast):
     X, y = terrain[0], np.minimum(terrain[1], 3)
     search(space, segmenter, pruner=pruner, n_trials=2).fit(X, y)
     assert pickle.dumps(pruner) == before
+
+
+def test_choices_of_a_study_stay_the_same(steps, tmp_path):
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    search({"size": CategoricalDistribution([1, 2])}, **stored, n_trials=2).fit(*steps)
+    with pytest.raises(ValueError, match="another space"):
+        search({"size": CategoricalDistribution([1, 2, 3])}, **stored, n_trials=3).fit(*steps)
+
+
+def test_study_of_other_weights_is_refused(steps, tmp_path):
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    weights = np.ones(12)
+    for n_trials in (1, 2):
+        search(**stored, n_trials=n_trials).fit(*steps, sample_weight=weights)
+    with pytest.raises(ValueError, match="give another study_name"):
+        search(**stored, n_trials=3).fit(*steps, sample_weight=2 * weights)
+    with pytest.raises(ValueError, match="give another study_name"):
+        search(**stored, n_trials=3).fit(*steps)
+
+
+def test_study_of_ones_own_is_not_taken_over(steps, tmp_path):
+    storage = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(storage=storage, study_name="mine", direction="maximize")
+    study.optimize(lambda trial: trial.suggest_float("level", 0, 1), n_trials=1)
+    with pytest.raises(ValueError, match="something else"):
+        search(storage=storage, study_name="mine").fit(*steps)
+
+
+def test_trials_that_failed_do_not_have_to_fit_a_mended_space(steps, tmp_path):
+    def broken(trial):
+        trouble = trial.suggest_categorical("trouble", [None, "raise"])
+        return {"level": trial.suggest_float("level", 0, 200), "trouble": trouble}
+
+    def mended(trial):
+        trouble = trial.suggest_categorical("trouble", [None, "raise"])
+        level = trial.suggest_float("level", 0, 200)
+        if trouble is not None:
+            trial.suggest_float("cure", 0, 1)
+        return {"level": level}
+
+    mended.__qualname__ = broken.__qualname__
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    before = search(broken, **stored, n_trials=8).fit(*steps).cv_results_
+    assert {"FAIL", "COMPLETE"} == set(before["state"])
+    after = search(mended, **stored, n_trials=9).fit(*steps).cv_results_
+    failed = before["state"] == "FAIL"
+    assert [row["trouble"] for row in np.array(after["params"][:8])[failed]] == ["raise"] * sum(
+        failed
+    )
+
+
+def test_space_that_looks_at_the_study_is_refused(steps):
+    def space(trial):
+        return {"level": float(len(trial.study.trials))}
+
+    with pytest.raises(ValueError, match="asked for a trial's parameters again"):
+        search(space).fit(*steps)
+    assert not Guess.fits
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        optuna.samplers.GridSampler({"level": [50.0, 100.0, 150.0]}, seed=0),
+        optuna.samplers.BruteForceSampler(seed=0),
+    ],
+    ids=["grid", "brute force"],
+)
+def test_samplers_that_try_everything_end_the_search(steps, sampler):
+    space = {"level": CategoricalDistribution([50.0, 100.0, 150.0])}
+    if isinstance(sampler, optuna.samplers.GridSampler):
+        space = SPACE
+    fitted = search(space, sampler=sampler, n_trials=9).fit(*steps)
+    assert sorted(levels(fitted)) == [50.0, 100.0, 150.0]
+    assert fitted.best_params_ == {"level": 100.0}
+
+
+@pytest.mark.parametrize(
+    "scoring", ["iou_9", ("mean_iou", "iou_9"), SegmentationScorer(["mean_iou", "iou_1"])]
+)
+def test_scoring_that_cannot_be_is_told_at_once(steps, scoring):
+    with pytest.raises(ValueError, match=r"label that y does not have|several metrics"):
+        search(scoring=scoring).fit(*steps)
+    assert not Guess.fits
+
+
+def test_weights_reach_the_segmenter(steps):
+    weights = np.arange(1.0, 13.0)
+    pipeline = Pipeline([("guess", Guess())])
+    fitted = search({"guess__level": SPACE["level"]}, pipeline, n_trials=1)
+    fitted.fit(*steps, sample_weight=weights)
+    np.testing.assert_array_equal(Guess.fits[-1]["sample_weight"], weights)
+    assert len(Guess.fits[0]["sample_weight"]) == 6
+
+
+def test_weights_that_nothing_takes_are_told_at_once(steps):
+    class Careless(Guess):
+        def fit(self, X, y):
+            return super().fit(X, y)
+
+    with pytest.raises(ValueError, match="takes no sample_weight"):
+        search(estimator=Careless()).fit(*steps, sample_weight=np.ones(12))
+
+
+def test_groups_by_metadata_routing(steps):
+    groups = np.arange(12) // 2
+    with config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(segment=Guess().set_fit_request(groups=True), outliers=None)
+        fitted = search({"segment__level": SPACE["level"]}, pipeline, n_trials=1)
+        fitted.fit(*steps, groups=groups)
+    np.testing.assert_array_equal(Guess.fits[-1]["groups"], groups)
+    assert len(Guess.fits[0]["groups"]) == 6
+
+
+def test_channels_are_those_of_the_segmenter_in_a_pipeline(terrain, fast):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    pipeline = make_pipeline(segment=MarsSegmenter(**fast, n_threads=1), outliers=None)
+    space = {"segment__learning_rate": FloatDistribution(1e-3, 1e-2)}
+    fitted = search(space, pipeline, n_trials=1, cv=2).fit(X, y)
+    assert fitted.n_channels_in_ == 1
+
+
+def test_refused_database_leaves_no_file(steps, tmp_path):
+    path = tmp_path / "study.db"
+    with pytest.raises(ValueError, match="SQLite"):
+        search(storage=f"sqlite:///{path}", study_name="levels", n_workers=2).fit(*steps)
+    assert not path.exists()
+
+
+def test_searched_epochs_do_not_move_the_steps_of_later_folds(terrain, fast):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 3, "n_threads": 1}, fine_tune_epochs=1)
+    space = {"max_epochs": CategoricalDistribution([2, 4, 8])}
+    sampler = optuna.samplers.BruteForceSampler(seed=0)
+    fitted = search(space, segmenter, sampler=sampler, pruner=optuna.pruners.NopPruner())
+    trials = fitted.fit(X, y).study_.trials
+    steps = {row.params["max_epochs"]: list(row.intermediate_values) for row in trials}
+    assert steps == {2: [0, 1, 3, 4, 5, 7], 4: list(range(8)), 8: list(range(8))}

@@ -129,6 +129,8 @@ def test_fixed_parameters_stay_as_they_are(study):
         assert not any("augmentation" in name or "outliers" in name for name in params)
     with pytest.raises(ValueError, match="no parameters"):
         default_space(estimator, fixed=["depth"])
+    with pytest.raises(ValueError, match="of which parameters are searched"):
+        default_space(estimator, fixed=["segment"])
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,7 @@ def test_fixed_parameters_stay_as_they_are(study):
     [
         {"scheduler_params": {"warmup": 0.1}},
         {"loss": "focal", "loss_params": {"gamma": 1.5}},
+        {"loss": "focal + dice"},
         {"loss_params": None},
         {"loss": lambda logits, target: logits.mean(), "class_weight": None},
     ],

@@ -73,13 +73,15 @@ def tune(args: argparse.Namespace) -> None:
     if args.resume and args.storage is None:
         raise ValueError("--resume needs the --storage that has the study")
     if args.storage is not None and not args.resume:
-        _check_is_new(args.storage, args.study)
+        _check_is_new(args.storage, args.study, args.workers)
     params = _hyperparameters(args)
     estimator: Any = MarsSegmenter(**params)
     fixed = list(params)
+    if args.outliers_ignore_label is not None and not args.outliers:
+        raise ValueError("--outliers-ignore-label needs --outliers")
     if args.outliers:
         remover = OutlierRemover(
-            ignore_label=params.get("ignore_label"), random_state=args.random_state
+            ignore_label=args.outliers_ignore_label, random_state=args.random_state
         )
         estimator = make_pipeline(outliers=remover, segment=estimator)
         fixed = [f"segment__{name}" for name in fixed]
@@ -124,13 +126,13 @@ def _study_errors() -> Iterator[None]:
         raise OSError(f"the storage of the study has failed: {error}") from error
 
 
-def _check_is_new(storage: str, name: str) -> None:
+def _check_is_new(storage: str, name: str, n_workers: int) -> None:
     from optuna.study import get_all_study_names
 
     from skmars.tuning.storages import open_storage
 
     with _study_errors():
-        if name in get_all_study_names(open_storage(storage)):
+        if name in get_all_study_names(open_storage(storage, n_workers=n_workers)):
             raise ValueError(
                 f"the storage already has a study {name!r}: give --resume to go on with it, or "
                 "another --study"

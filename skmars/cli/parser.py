@@ -182,6 +182,12 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     )
     add("--outliers", action="store_true", help="search also for how to remove outliers")
     add(
+        "--outliers-ignore-label",
+        type=int,
+        metavar="N",
+        help="label of pixels that were not annotated, for the removal of outliers",
+    )
+    add(
         "--random-state",
         type=int,
         default=0,

@@ -55,7 +55,7 @@ class Objective:
     direction: Literal["minimize", "maximize"]
 
 
-def make_objectives(scoring, estimator: BaseEstimator) -> list[Objective]:
+def make_objectives(scoring, estimator: BaseEstimator, labels: np.ndarray) -> list[Objective]:
     """Understand `scoring=`: one objective or two.
 
     Parameters
@@ -64,6 +64,8 @@ def make_objectives(scoring, estimator: BaseEstimator) -> list[Objective]:
         None is the estimator's `score`. Names are those of `SegmentationScorer`, and of `COSTS`.
     estimator : estimator
         What is to be scored.
+    labels : ndarray
+        Those that the masks have.
 
     Returns
     -------
@@ -72,7 +74,8 @@ def make_objectives(scoring, estimator: BaseEstimator) -> list[Objective]:
     Raises
     ------
     ValueError
-        If a name is unknown, there are more than two objectives, or the first is a cost.
+        If a name is unknown or of a label that there is not, there are more than two objectives,
+        or the first is a cost.
     """
     several = isinstance(scoring, Sequence) and not isinstance(scoring, str)
     wanted = list(scoring) if several else [scoring]
@@ -83,6 +86,10 @@ def make_objectives(scoring, estimator: BaseEstimator) -> list[Objective]:
         raise ValueError(
             f"the first objective of scoring must be an accuracy, got {objectives[0].name!r}"
         )
+    for objective in objectives:
+        label = objective.name.removeprefix("iou_")
+        if label != objective.name and label.isdecimal() and int(label) not in labels:
+            raise ValueError(f"scoring={objective.name!r} is of a label that y does not have")
     if len({objective.name for objective in objectives}) < len(objectives):
         raise ValueError(f"scoring has two objectives of one name: {scoring!r}")
     return objectives
@@ -93,6 +100,11 @@ def _make_objective(scoring, estimator: BaseEstimator) -> Objective:
         if scoring in COSTS:
             return Objective(scoring, COSTS[scoring], "minimize")
         return Objective(scoring, SegmentationScorer(scoring), "maximize")
+    if isinstance(scoring, SegmentationScorer) and not isinstance(scoring.metrics, str):
+        raise ValueError(
+            f"a scorer of several metrics is no objective: {scoring!r}; give scoring the name of "
+            "one, or a list of two names"
+        )
     return Objective(_name_of(scoring), check_scoring(estimator, scoring), "maximize")
 
 
@@ -160,19 +172,23 @@ class Evaluation:
     def _watch(self, candidate: BaseEstimator, trial: optuna.Trial) -> bool:
         """Let the segmenter in an estimator report its epochs; False if it has none to tell."""
         given = any(name.endswith("validation_data") for name in self.fit_params)
-        for _, step in find_steps(candidate):
+        for name, step in find_steps(candidate):
             params = step.get_params(deep=False)
             validates = given or params.get("validation_fraction") is not None
             if "callbacks" in params and validates:
-                # Whether there is a second phase or not, a fold begins at the same step.
-                n_images = min(len(train) for train, _ in self.folds)
-                if not given:
-                    # Somewhat fewer than without the fraction: groups are held out as a whole.
-                    n_images = max(1, int(n_images * (1 - params["validation_fraction"]) ** 2))
-                epochs = choose_epochs({**NO_EPOCHS, **params}, n_images)
-                watch = PruningCallback(
-                    trial, steps_per_fit=epochs.train + epochs.fine_tune or None
-                )
+                watch = PruningCallback(trial, steps_per_fit=self._steps_per_fit(name, given))
                 step.set_params(callbacks=[*(params["callbacks"] or ()), watch])
                 return True
         return False
+
+    def _steps_per_fit(self, name: str, validation_is_given: bool) -> int | None:
+        """Steps of a fold: the same, whatever epochs, phases and validation a trial chooses."""
+        step = dict(find_steps(self.estimator)).get(name)
+        params = {} if step is None else step.get_params(deep=False)
+        n_images = min(len(train) for train, _ in self.folds)
+        if not validation_is_given:
+            # Somewhat fewer than without the fraction: groups are held out as a whole.
+            fraction = params.get("validation_fraction") or 0.0
+            n_images = max(1, int(n_images * (1 - fraction) ** 2))
+        epochs = choose_epochs({**NO_EPOCHS, **params}, n_images)
+        return epochs.train + epochs.fine_tune or None

@@ -16,9 +16,9 @@ SECONDS_TO_ARRIVE = 0.05
 class PruningCallback(Callback):
     """Report each epoch's validation score to an Optuna trial, and prune it if it is unpromising.
 
-    The step of an epoch is its number, or under a time limit how far the schedule is, so that
-    trials are compared where their learning rates are alike. The last score of a fit also stands
-    at the last step that is planned for it.
+    The step of an epoch is its number, or how far the schedule is under a time limit and where
+    more epochs than `steps_per_fit` are planned, so that trials are compared where their learning
+    rates are alike. The last score of a fit also stands at the last step that is planned for it.
 
     For `MarsSegmenter(callbacks=[PruningCallback(trial)])`, alone, in a Pipeline, or within
     `cross_val_score(..., error_score="raise")`: without that, scikit-learn takes the end of a
@@ -87,6 +87,7 @@ class PruningCallback(Callback):
                 "validation_fraction or validation_data"
             )
         done = dict(net.callbacks_)["pace"].epochs_done()
+        done *= min(1, self._n_steps(net) / net.max_epochs)
         # Less than rounding can add.
         self._report(net, math.ceil(done - 1e-6) - 1)
 

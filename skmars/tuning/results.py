@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from scipy.stats import rankdata
 
@@ -30,29 +31,56 @@ def params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
     # A function that raised in the trial would raise here again.
     if isinstance(space, Mapping) or not trial.user_attrs.get(CHOSEN, False):
         return dict(trial.params)
-    return suggest_params(FixedTrial(trial.params, trial.number), space)
+    try:
+        return suggest_params(FixedTrial(trial.params, trial.number), space)
+    except Exception:
+        # Only trials with a score were asked whether the space is still theirs.
+        if trial.state == TrialState.COMPLETE:
+            raise
+        return dict(trial.params)
 
 
 def check_same_space(study: optuna.Study, space: Space) -> None:
-    """Check that a function gives the parameters of trials that there are already.
+    """Check that a study can go on with a space.
 
     Raises
     ------
     ValueError
-        If one asks for other parameters than the trial has.
+        If a parameter was chosen from another kind of distribution or from other choices; or if a
+        function asks for other parameters than a trial with a score has.
     """
-    if isinstance(space, Mapping):
-        return
-    for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-        replayed = FixedTrial(trial.params, trial.number)
-        # It raises where a parameter is asked for that the trial does not have.
-        with contextlib.suppress(ValueError):
-            suggest_params(replayed, space)
-        if replayed.params != trial.params:
+    for trial in study.get_trials(deepcopy=False):
+        if not _is_of_space(trial, space):
             raise ValueError(
                 f"the study {study.study_name!r} was made with another space: give another "
                 "study_name"
             )
+
+
+def _is_of_space(trial: FrozenTrial, space: Space) -> bool:
+    if isinstance(space, Mapping):
+        # It may have become wider or narrower.
+        return _are_compatible(trial.distributions, space)
+    if trial.state != TrialState.COMPLETE:
+        return True
+    replayed = FixedTrial(trial.params, trial.number)
+    # It raises where a parameter is asked for that the trial does not have.
+    with contextlib.suppress(ValueError):
+        suggest_params(replayed, space)
+    same_names = replayed.params == trial.params
+    return same_names and _are_compatible(trial.distributions, replayed.distributions)
+
+
+def _are_compatible(
+    before: Mapping[str, BaseDistribution], now: Mapping[str, BaseDistribution]
+) -> bool:
+    """Whether Optuna lets a study choose by both."""
+    try:
+        for name in before.keys() & now.keys():
+            check_distribution_compatibility(before[name], now[name])
+    except ValueError:
+        return False
+    return True
 
 
 def results_table(

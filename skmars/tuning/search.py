@@ -9,15 +9,17 @@ import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FixedTrial
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from skmars import _validation as check
+from skmars._fitted import fitted_attribute
 from skmars.model_selection import SegmentationKFold
-from skmars.pipeline import SegmentationPipeline
+from skmars.pipeline import fit_arguments
 from skmars.tuning.evaluation import Evaluation, make_objectives
 from skmars.tuning.progress import Progress
 from skmars.tuning.results import (
@@ -94,7 +96,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Seeds the sampler and the folds. A study that is gone on with keeps the seed that it was
         begun with; machines that start at once need the same integer. Training is seeded by the
-        estimator's own `random_state`.
+        estimator's own `random_state`. What Hyperband prunes depends on the study's name as well.
     verbose : int, default=0
         1 shows a bar with the best score so far and the number of pruned trials.
 
@@ -200,7 +202,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X, y, *, groups=None, **fit_params):
+    def fit(self, X, y, *, sample_weight=None, groups=None, **fit_params):
         """Search, and train the best parameters on all images.
 
         Ctrl-C ends the search, and keeps what was found.
@@ -211,10 +213,12 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             Images.
         y : array-like of shape (n, H, W)
             Masks of integer labels.
+        sample_weight : array-like of shape (n,) or (n, H, W), default=None
+            Weights of images or pixels, for the segmenter.
         groups : array-like of shape (n,), default=None
             Images of one group stay in one fold; also given to a segmenter that takes groups.
         **fit_params : dict
-            For the `fit` of the estimator, such as `segment__sample_weight`.
+            Further arguments for the `fit` of the estimator, such as `validation_data`.
 
         Returns
         -------
@@ -230,7 +234,10 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         self._validate_params()
         X, y, _ = check.check_training_data(X, y, None)
         groups = check.check_groups(groups, len(X))
-        evaluation, spec = self._prepare(X, y, groups, fit_params)
+        weights = fit_arguments(self.estimator, sample_weight=sample_weight)
+        if sample_weight is not None and not weights:
+            raise ValueError(f"{self.estimator!r} takes no sample_weight")
+        evaluation, spec = self._prepare(X, y, groups, {**weights, **fit_params})
         study = spec.open(n_workers=self.n_workers)
         check_same_space(study, evaluation.space)
         deadline = None if self.timeout is None else started + self.timeout
@@ -250,7 +257,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         """What is searched and how, with everything checked that can be."""
         if self.n_trials is None and self.timeout is None:
             raise ValueError("n_trials=None needs a timeout, or the search has no end")
-        objectives = make_objectives(self.scoring, self.estimator)
+        objectives = make_objectives(self.scoring, self.estimator, check.unique_labels(y))
         space = default_space(self.estimator) if self.space is None else self.space
         _check_space(space, self.estimator)
         for name, values in fit_params.items():
@@ -259,15 +266,16 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         rng = check.random_generator(self.random_state)
         seed = int(rng.integers(2**31))
         # The folds of a study are those that it was begun with.
-        known = seed_of(self.storage, self.study_name)
+        known = seed_of(self.storage, self.study_name, n_workers=self.n_workers)
         seed = seed if known is None else known
         if isinstance(self.cv, Integral):
             splitter = SegmentationKFold(int(self.cv), random_state=seed)
         else:
             splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         folds = list(splitter.split(X, y, groups))
+        data = fingerprint(X, y, folds, fit_params)
         if groups is not None:
-            fit_params = {**self._route_groups(groups), **fit_params}
+            fit_params = {**fit_arguments(self.estimator, groups=groups), **fit_params}
         storage = self.storage
         if storage is None and self.n_workers > 1:
             storage = temporary_journal(seed)
@@ -288,20 +296,11 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             sampler=self.sampler,
             pruner=self.pruner if len(objectives) == 1 else None,
             seed=seed,
-            data=fingerprint(X, y, folds),
+            data=data,
             objectives=[objective.name for objective in objectives],
             settings=settings_of(self.estimator, space),
         )
         return evaluation, spec
-
-    def _route_groups(self, groups) -> dict:
-        """Name under which the estimator's `fit` takes groups, if it does."""
-        *_, (prefix, last) = find_steps(self.estimator)
-        resamples = any(hasattr(step, "fit_resample") for _, step in find_steps(self.estimator))
-        takes_along = isinstance(self.estimator, SegmentationPipeline)
-        if not has_fit_parameter(last, "groups") or (resamples and not takes_along):
-            return {}
-        return {f"{prefix}__groups" if prefix else "groups": groups}
 
     def _keep(self, study: optuna.Study, evaluation: Evaluation) -> None:
         """Set the attributes that tell what was found."""
@@ -357,7 +356,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
     @property
     def n_channels_in_(self) -> int:
         """Channels of the images seen in `fit`."""
-        return self._best().n_channels_in_
+        return fitted_attribute(self._best(), "n_channels_in_")
 
     def _best(self):
         check_is_fitted(self)
@@ -393,6 +392,13 @@ def _check_space(space: Space, estimator: BaseEstimator) -> None:
     with contextlib.suppress(optuna.TrialPruned):
         # The first choice may be one that the space refuses.
         clone(estimator).set_params(**suggest_params(trial, space))
+        try:
+            suggest_params(FixedTrial(trial.params, trial.number), space)
+        except Exception as error:
+            raise ValueError(
+                "space is asked for a trial's parameters again, with what that suggested and "
+                f"nothing else of it, which failed with {type(error).__name__}: {error}"
+            ) from error
 
 
 def _new_name(seed: int, storage) -> str:

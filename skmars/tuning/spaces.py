@@ -99,7 +99,8 @@ def default_space(
     Raises
     ------
     ValueError
-        If there is no MarsSegmenter in the estimator, or no parameter of a name in `fixed`.
+        If there is no MarsSegmenter in the estimator, no parameter of a name in `fixed`, or if
+        that is the segmenter itself.
 
     Examples
     --------
@@ -111,6 +112,7 @@ def default_space(
     True
     """
     estimator = MarsSegmenter() if estimator is None else estimator
+    fixed = list(fixed)
     params = estimator.get_params()
     unknown = sorted(set(fixed) - set(params))
     if unknown:
@@ -120,6 +122,8 @@ def default_space(
     if not segmenters:
         raise ValueError(f"there is no default space for {estimator!r}: give one of your own")
     prefix, segmenter = segmenters[0]
+    if whole := [name for name in fixed if f"{prefix}__".startswith(f"{name}__")]:
+        raise ValueError(f"fixed names {whole}, of which parameters are searched: name those")
     return DefaultSpace(
         segmenter=prefix,
         removers=tuple(name for name, step in steps if isinstance(step, OutlierRemover)),
@@ -222,7 +226,7 @@ def _choose_loss(choose: _Chooser) -> None:
         if callable(loss):
             return
         if not choose.has("loss_params"):
-            _choose_loss_params(choose, loss.split("+"))
+            _choose_loss_params(choose, [term.strip() for term in loss.split("+")])
     if choose.one_of("class_weight", None, "balanced", "sqrt") is not None:
         choose.number("max_class_weight", 1.5, 20.0, log=True)
 

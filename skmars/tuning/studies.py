@@ -111,6 +111,11 @@ class StudySpec:
                 load_if_exists=True,
             )
             if SEED not in study.user_attrs:
+                if any(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
+                    raise ValueError(
+                        f"the study {self.name!r} has trials of something else than this search: "
+                        "give another study_name"
+                    )
                 study.set_user_attr(DATA, self.data)
                 study.set_user_attr(OBJECTIVES, list(self.objectives))
                 study.set_user_attr(SETTINGS, dict(self.settings))
@@ -130,12 +135,13 @@ class StudySpec:
         return study
 
 
-def seed_of(storage: StorageLike, name: str | None) -> int | None:
+def seed_of(storage: StorageLike, name: str | None, *, n_workers: int = 1) -> int | None:
     """Seed of the study of this name, if there is one in the storage."""
     if storage is None or name is None:
         return None
     try:
-        study = optuna.load_study(study_name=name, storage=open_storage(storage))
+        opened = open_storage(storage, n_workers=n_workers)
+        study = optuna.load_study(study_name=name, storage=opened)
     except KeyError:
         return None
     return study.user_attrs.get(SEED)
@@ -156,8 +162,8 @@ def _check_same(study: optuna.Study, spec: StudySpec) -> None:
         )
     if study.user_attrs.get(DATA) != spec.data:
         raise ValueError(
-            f"the study {study.study_name!r} was made with other images, masks or folds, so that "
-            "its scores cannot be compared: give another study_name"
+            f"the study {study.study_name!r} was made with other images, masks, folds or weights, "
+            "so that its scores cannot be compared: give another study_name"
         )
     before = study.user_attrs.get(SETTINGS, spec.settings)
     for name in sorted({*before, *spec.settings}):
@@ -190,8 +196,8 @@ def _as_text(value: Any) -> str:
     return repr(value)
 
 
-def fingerprint(X: np.ndarray, y: np.ndarray, folds) -> str:
-    """A few letters that differ for other images, masks or folds."""
+def fingerprint(X: np.ndarray, y: np.ndarray, folds, fit_params: Mapping[str, Any]) -> str:
+    """A few letters that differ for other images, masks, folds or arguments of `fit`."""
     code = zlib.crc32(repr((X.shape, X.dtype.str)).encode())
     # Some images tell two data sets apart; all masks are small enough to be looked at.
     for image in X[:: max(len(X) // 50, 1)]:
@@ -201,6 +207,12 @@ def fingerprint(X: np.ndarray, y: np.ndarray, folds) -> str:
     for train, test in folds:
         code = zlib.crc32(np.asarray(test, dtype=np.int64).tobytes(), code)
         code = zlib.crc32(np.int64(len(train)).tobytes(), code)
+    for name, value in sorted(fit_params.items()):
+        code = zlib.crc32(name.encode(), code)
+        for part in value if isinstance(value, tuple | list) else [value]:
+            array = np.ascontiguousarray(part)
+            # Objects are bytes of no meaning to another process.
+            code = code if array.dtype.hasobject else zlib.crc32(array.tobytes(), code)
     return f"{code:08x}"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from skmars.tuning.storages import PatientStorage, StorageGone, exclusively
 
@@ -64,16 +64,30 @@ def work(
         does not count. True ends the work.
     """
     silent: dict[int, tuple[Any, float]] = {}
-    while not is_stopped() and (deadline is None or time.monotonic() < deadline):
-        mend(study, silent)
-        with _signed() as me:
-            trial = _claim(study, n_trials, me)
-            if trial is not None:
-                _run(study, trial, evaluate, is_stopped)
-        if trial is None:
-            if _is_over(study, n_trials):
+    with _stoppable(study) as is_exhausted:
+        while not is_stopped() and (deadline is None or time.monotonic() < deadline):
+            mend(study, silent)
+            with _signed() as me:
+                trial = _claim(study, n_trials, me)
+                if trial is not None:
+                    _run(study, trial, evaluate, is_stopped)
+            if is_exhausted():
                 return
-            time.sleep(POLL_SECONDS)
+            if trial is None:
+                if _is_over(study, n_trials):
+                    return
+                time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _stoppable(study: Study) -> Iterator[Callable[[], bool]]:
+    """Let samplers with nothing left to try, or the space, end the work by `Study.stop`."""
+    # As `Study.optimize` does, without which it is an error.
+    study._stop_flag, study._thread_local.in_optimize_loop = False, True
+    try:
+        yield lambda: study._stop_flag
+    finally:
+        study._thread_local.in_optimize_loop = False
 
 
 @contextlib.contextmanager
@@ -108,7 +122,9 @@ def _claim(study: Study, n_trials: int | None, me: str) -> optuna.Trial | None:
             return None
         _put_in_line(study, trials)
         if not _waiting(study):
-            study.enqueue_trial({}, user_attrs={TICKET: uuid.uuid4().hex})
+            ticket = {TICKET: uuid.uuid4().hex}
+            # Not by `enqueue_trial`, for which some samplers have to be given parameters.
+            study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=ticket))
         trial_id = _waiting(study)[0]._trial_id
         if not _take(storage, trial_id, me, confirm):
             return begin(confirm)
