@@ -29,13 +29,19 @@ _MODULES = {
     "OutlierRemover": "skmars.outliers",
     "make_pipeline": "skmars.pipeline",
 }
+_SUBMODULES = [
+    *("datasets", "inspection", "losses", "metrics", "model_selection", "nn", "outliers"),
+    *("pipeline", "schedules", "tuning", "utils"),
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, *_SUBMODULES]

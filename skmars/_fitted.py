@@ -4,7 +4,7 @@ from typing import Any
 
 from skmars._validation import check_labels
 
-__all__ = ["fitted_attribute", "known_labels"]
+__all__ = ["fitted_attribute", "fitted_part", "known_labels"]
 
 
 def fitted_attribute(estimator, name: str) -> Any:
@@ -22,15 +22,18 @@ def fitted_attribute(estimator, name: str) -> Any:
     value : object
         None if there is none of this name.
     """
-    while estimator is not None:
-        if hasattr(estimator, name):
-            return getattr(estimator, name)
+    return getattr(fitted_part(estimator, name), name, None)
+
+
+def fitted_part(estimator, name: str) -> Any:
+    """Find what has an attribute of this name: an estimator, or what is within; or None."""
+    while estimator is not None and not hasattr(estimator, name):
         if getattr(estimator, "steps", None):
             estimator = estimator.steps[-1][1]
         else:
             inner = getattr(estimator, "estimator_", None)
             estimator = getattr(estimator, "best_estimator_", inner)
-    return None
+    return estimator
 
 
 def known_labels(estimator, y) -> tuple[Any, int | None]:

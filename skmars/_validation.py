@@ -257,6 +257,11 @@ def random_generator(random_state) -> np.random.Generator:
 
 
 def _as_array(values: np.ndarray | Sequence, name: str) -> np.ndarray:
+    if np.ma.is_masked(values):
+        raise TypeError(
+            f"{name} has masked pixels, which would be taken for others: fill them, in masks with "
+            "a label that ignore_label names"
+        )
     try:
         return np.asarray(values)
     except (ValueError, TypeError) as error:

@@ -72,7 +72,8 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         within training.
     ignore_label : int or None, default=None
         Label that is no class: never pasted, and given to pixels of a copy that show nothing.
-        `fit_resample` needs it if `crop_scale` exceeds 1; within training it is the segmenter's.
+        `fit_resample` needs it if `crop_scale` exceeds 1, and the segmenter that is trained on the
+        copies needs the same; within training it is the segmenter's.
     random_state : int, RandomState instance or None, default=None
         Seeds the changes. Within training None follows the segmenter's `random_state`.
 
@@ -300,7 +301,8 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         if label is None or np.array(label).astype(dtype) != label:
             raise ValueError(
                 f"crop_scale={self.crop_scale} shows pixels without a label: fit_resample needs "
-                f"an ignore_label that {dtype} can hold to mark them with, got {label}"
+                f"an ignore_label that {dtype} can hold to mark them with, got {label}; the "
+                "segmenter needs the same one"
             )
 
     def _crop_range(self) -> tuple[float, float]:
@@ -374,7 +376,7 @@ class Augmentation:
 
 
 def _paste_rarest(probability: float, dataset: SegmentationDataset) -> Transform:
-    counts = class_counts(dataset.masks, dataset.classes)[dataset.rows]
+    counts = class_counts(dataset.masks, dataset.classes, dataset.sample_weight)[dataset.rows]
     totals = counts.sum(axis=0)
     # A class that only the images held out for validation show cannot be pasted.
     rarest = int(np.where(totals, totals, np.iinfo(np.int64).max).argmin())

@@ -96,6 +96,15 @@ class SegmentationDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def mean_weight(self) -> float:
+        """Mean weight of the labelled pixels that have some; 1 without weights."""
+        total, n = 0.0, 0.0
+        for row in self.rows if self.sample_weight is not None else ():
+            counted = (self.masks[row] != self.ignore_label) & (self.sample_weight[row] > 0)
+            n += np.count_nonzero(counted)
+            total += float(np.sum(self.sample_weight[row] * counted))
+        return total / n if n else 1.0
+
     def __getitem__(self, index) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
         """Images of the dtype given `(b, C, H, W)`, and their target and weights."""
         rows = self.rows[index]

@@ -107,7 +107,7 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         y : array-like of shape (n, H, W)
             Masks of integer labels.
         sample_weight : array-like of shape (n,) or (n, H, W), default=None
-            Weights of images or pixels, for members that take them.
+            Weights of images or pixels.
         groups : array-like of shape (n,), default=None
             Images of one group stay in one fold, and are given to members that take groups.
 

@@ -215,7 +215,9 @@ def train_val_test_split(
     return [_take(array, rows) for array in indexable(X, y, *arrays) for rows in parts]
 
 
-def class_counts(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def class_counts(
+    y: np.ndarray, classes: np.ndarray, sample_weight: np.ndarray | None = None
+) -> np.ndarray:
     """Count the pixels of each class in each mask.
 
     Parameters
@@ -224,6 +226,8 @@ def class_counts(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
         Labels; those that are not in `classes` are not counted.
     classes : ndarray of shape (n_classes,)
         Sorted labels.
+    sample_weight : ndarray of shape (n,) or (n, H, W) or None, default=None
+        Pixels whose own weight is 0 are not counted; weights of images change nothing.
 
     Returns
     -------
@@ -233,7 +237,9 @@ def class_counts(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
     counts = np.zeros((len(y), len(classes)), dtype=np.int64)
     is_byte = (classes >= 0) & (classes < 256)
     places = classes[is_byte].astype(np.intp)
-    for mask, row in zip(y, counts, strict=True):
+    for number, (mask, row) in enumerate(zip(y, counts, strict=True)):
+        if sample_weight is not None and sample_weight.ndim == 3:
+            mask = mask[sample_weight[number] > 0]
         if mask.dtype == np.uint8:
             row[is_byte] = np.bincount(mask.ravel(), minlength=256)[places]
         else:

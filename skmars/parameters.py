@@ -5,7 +5,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from skorch.callbacks import LRScheduler
+from skorch.callbacks import Callback, LRScheduler
 
 from skmars.augmentation import Augmenter
 from skmars.losses import make_loss
@@ -88,6 +88,8 @@ def check_together(params: Mapping[str, Any], *, weighted: bool) -> None:
     ValueError
         If dilation rates, windows, loss, schedule or augmentation do not exist with their
         parameters, or the loss cannot take weights that it is asked to.
+    TypeError
+        If a callback is none.
     """
     rates = tuple(params["dilation_rates"])
     if not rates or not all(isinstance(rate, Integral) and int(rate) >= 1 for rate in rates):
@@ -115,5 +117,9 @@ def check_together(params: Mapping[str, Any], *, weighted: bool) -> None:
 
 
 def _sets_learning_rate(callback) -> bool:
-    # skorch takes pairs of a name and a callback as well.
-    return isinstance(callback[1] if isinstance(callback, tuple) else callback, LRScheduler)
+    # skorch takes pairs of a name and a callback as well, and classes.
+    callback = callback[1] if isinstance(callback, tuple) else callback
+    kind = callback if isinstance(callback, type) else type(callback)
+    if not issubclass(kind, Callback):
+        raise TypeError(f"callbacks must be skorch callbacks, got {callback!r}")
+    return issubclass(kind, LRScheduler)

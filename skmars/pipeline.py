@@ -12,7 +12,7 @@ from sklearn.utils.validation import has_fit_parameter
 from skmars.outliers import OutlierRemover
 from skmars.segmenter import MarsSegmenter
 
-__all__ = ["SegmentationPipeline", "fit_arguments", "make_pipeline"]
+__all__ = ["SegmentationPipeline", "make_pipeline"]
 
 # What `fit` takes that has a value for each image.
 PER_IMAGE = ("sample_weight", "groups")
@@ -106,7 +106,7 @@ class SegmentationPipeline(Pipeline):
         }
         is_last = step_idx == len(self.steps) - 1
         has_copies = len(np.unique(rows)) < len(rows)
-        if is_last and has_copies and has_fit_parameter(self.steps[-1][1], "groups"):
+        if is_last and has_copies and _takes_groups(self.steps[-1][1]):
             cut["fit"].setdefault("groups", rows)
         return cut
 
@@ -126,6 +126,14 @@ class SegmentationPipeline(Pipeline):
                 return None
             rows = chosen if rows is None else rows[chosen]
         return rows
+
+
+def _takes_groups(estimator) -> bool:
+    return has_fit_parameter(estimator, "groups") or _is_search(estimator)
+
+
+def _is_search(estimator) -> bool:
+    return hasattr(estimator, "estimator") and hasattr(estimator, "cv")
 
 
 def make_pipeline(*, outliers="default", augment=None, segment=None, memory=None, verbose=False):
@@ -182,13 +190,13 @@ def fit_arguments(estimator, **given) -> dict[str, Any]:
     Returns
     -------
     arguments : dict of str to array
-        Without those that it does not take, and without groups where a sampler would leave other
-        images than they belong to.
+        Without groups if it does not take them, or a sampler would leave other images than they
+        belong to.
 
     Raises
     ------
     ValueError
-        If a sampler would leave other images than the weights belong to.
+        If it takes no weights, or a sampler would leave other images than they belong to.
     sklearn.exceptions.UnsetMetadataPassedError
         If scikit-learn routes metadata, and the estimator neither requests nor refuses them.
     """
@@ -204,12 +212,20 @@ def fit_arguments(estimator, **given) -> dict[str, Any]:
         leaves_behind |= samples and not isinstance(last, SegmentationPipeline)
         name, last = last.steps[-1]
         prefix += f"{name}__"
-    taken = {name: values for name, values in given.items() if has_fit_parameter(last, name)}
     if leaves_behind:
-        taken.pop("groups", None)
-        if "sample_weight" in taken:
+        given.pop("groups", None)
+        if given:
             raise ValueError(
                 "sample_weight cannot follow the images through the samplers of a plain Pipeline; "
                 "use skmars.make_pipeline"
             )
+    taken = {name: values for name, values in given.items() if has_fit_parameter(last, name)}
+    left = {name: values for name, values in given.items() if name not in taken}
+    if _is_search(last):
+        # It splits by groups itself, and hands on all else.
+        groups = left.pop("groups", None)
+        taken |= fit_arguments(last.estimator, **left)
+        taken |= {} if groups is None else {"groups": groups}
+    elif "sample_weight" in left:
+        raise ValueError(f"{type(last).__name__} takes no sample_weight")
     return {prefix + name: values for name, values in taken.items()}

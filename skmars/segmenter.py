@@ -102,7 +102,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         Whether to restore the weights of the best epoch, by mean IoU on the validation set
         (without one: by training loss), and to stop after `patience` epochs without improvement;
         a cosine schedule under a `time_limit` is always completed. By default the weights are
-        those at the end: the best epoch on few scenes is not the best on others.
+        those at the end: the best epoch on few scenes is not the best on others. With `warm_start`
+        the epochs of earlier fits do not compete.
     patience : int or "auto", default="auto"
         Epochs without improvement before training stops, at least 1. "auto" is a quarter of the
         first phase's epochs, and 10 at least.
@@ -328,7 +329,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         X, y, sample_weight = check.check_training_data(X, y, sample_weight)
         groups = check.check_groups(groups, len(X))
         classes = check.find_classes(y, self.ignore_label)
-        counts = class_counts(y, classes)
+        counts = class_counts(y, classes, sample_weight)
         rng = check.random_generator(self.random_state)
         valid_data: tuple | None
         if validation_data is None:
@@ -353,7 +354,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             train_set = self._dataset(X, y, sample_weight, rows)
             valid_set = None if valid_data is None else self._dataset(*valid_data)
             plan = make_plan(self.get_params(deep=False), len(rows), started)
-            self._train(train_set, valid_set, plan, rng)
+            self._train(train_set, valid_set, plan, rng, mean_weight=train_set.mean_weight())
         return self
 
     def partial_fit(self, X, y, *, classes=None, sample_weight=None):
@@ -373,7 +374,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             All labels that there will be; by default those in the first `y`. Only used by the
             first call.
         sample_weight : array-like of shape (n,) or (n, H, W), default=None
-            Weights of images or pixels in the loss, at least 0.
+            Weights of images or pixels in the loss, at least 0. They are taken as they are, beside
+            a weight of 1 in calls without some; `fit` divides them by their mean.
 
         Returns
         -------
@@ -387,7 +389,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             others than those of the net that there is.
         FloatingPointError
             If the training diverges. After an error in the first call the estimator is as it was
-            before.
+            before; later calls leave what was trained until then.
         """
         self._validate_params()
         check_together(self.get_params(deep=False), weighted=sample_weight is not None)
@@ -417,7 +419,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         with self._unchanged_by_errors(), self._computing(rng):
             self._rng = rng
             if is_first:
-                counts = class_counts(y, classes)
+                counts = class_counts(y, classes, sample_weight)
                 frequencies = class_frequencies(counts, y, classes, sample_weight)
                 self._start(X, rows, classes, frequencies, class_weight)
             else:

@@ -213,6 +213,17 @@ def test_pixels_without_weight_are_not_pasted():
     assert set(torch.nonzero(pasted)[:, 1].tolist()) == {4}
 
 
+def test_pixels_without_weight_are_not_the_rarest_class():
+    X, y = matched()
+    weight = np.where(y == 4, 0.0, 1.0)
+    dataset = SegmentationDataset(X, y, np.unique(y), None, sample_weight=weight)
+    augmenter = Augmenter(**OFF, paste_rare_class=1.0)
+    augment = augmenter.prepare(dataset, np.zeros(1), np.ones(1), np.random.default_rng(0))
+    rarest = int(np.bincount(y.ravel(), minlength=3)[:3].argmin())
+    before = torch.from_numpy(y) == rarest
+    assert (changed(augment, dataset).target == rarest).sum() > before.sum()
+
+
 def test_rare_class_is_never_the_ignored_one():
     X, y = matched()
     augmenter = Augmenter(**OFF, paste_rare_class=1.0, ignore_label=4, random_state=0)

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from PIL import Image
 
-from skmars import Augmenter, MarsSegmenter, __version__
+from skmars import Augmenter, Ensemble, MarsSegmenter, __version__
 from skmars.cli import commands, files, main, parser
 from skmars.cli.options import parameter_texts
 from skmars.datasets import load_image_folder
@@ -837,3 +837,33 @@ class TestErrors:
 
         monkeypatch.setattr(commands, "info", interrupt)
         assert run("info") == (130, "", "skmars: interrupted\n")
+
+
+class TestEnsembles:
+    @pytest.fixture(scope="class")
+    def ensemble(self, terrain, fast_member, tmp_path_factory):
+        path = tmp_path_factory.mktemp("model") / "ensemble.skmars"
+        fitted = Ensemble(fast_member, n_members=2, random_state=0).fit(*terrain)
+        fitted.save(path)
+        return path
+
+    @pytest.fixture(scope="class")
+    def fast_member(self):
+        return MarsSegmenter(depth=2, base_channels=4, max_epochs=1, ignore_label=0)
+
+    def test_they_predict_and_are_scored(self, run, ensemble, data_file, terrain, tmp_path):
+        output = tmp_path / "masks.npz"
+        assert run("predict", ensemble, data_file, "--output", output)[0] == 0
+        with np.load(output) as archive:
+            masks = archive[archive.files[0]]
+        np.testing.assert_array_equal(masks, Ensemble.load(ensemble).predict(terrain[0][18:]))
+        assert "mean IoU" in run("score", ensemble, data_file)[1]
+
+    def test_they_are_described(self, run, ensemble):
+        out = run("info", ensemble)[1]
+        assert "n_members" in out
+        assert "1, 2, 3, 4" in out
+
+    def test_they_are_not_exported(self, run, ensemble, tmp_path):
+        status, _, err = run("export", ensemble, tmp_path / "model.onnx")
+        assert (status, "is an ensemble" in err) == (2, True)

@@ -240,6 +240,27 @@ def test_searches_as_members_take_weights(data, member):
     assert not np.allclose(votes(None), votes(np.linspace(0.1, 1, len(X))))
 
 
+def test_grid_searches_as_members_take_weights(data, member):
+    X, y = data
+    grid = GridSearchCV(Pipeline([("segment", member)]), {"segment__depth": [2]}, cv=2)
+
+    def votes(weight):
+        ensemble = Ensemble(grid, n_members=2, members="seeds", random_state=0)
+        groups = np.arange(len(X)) // 2
+        return ensemble.fit(X, y, sample_weight=weight, groups=groups).predict_proba(X)
+
+    assert not np.allclose(votes(None), votes(np.linspace(0.1, 1, len(X))))
+
+
+def test_weights_that_members_do_not_take_are_refused(data):
+    class Careless(MarsSegmenter):
+        def fit(self, X, y):
+            return super().fit(X, y)
+
+    with pytest.raises(ValueError, match="Careless takes no sample_weight"):
+        Ensemble(Careless(), n_members=2).fit(*data, sample_weight=np.ones(len(data[0])))
+
+
 def test_members_without_weight(data, member):
     groups = np.arange(len(data[0])) % 2
     ensemble = Ensemble(clone(member).set_params(validation_fraction=None), n_members=2)

@@ -154,6 +154,23 @@ class TestMaskDisplay:
         for one, other in zip(ours.axes_.ravel(), theirs.axes_.ravel(), strict=True):
             np.testing.assert_array_equal(shown(one), shown(other))
 
+    def test_names_are_those_of_the_classes_whatever_is_shown(self):
+        X = np.arange(6, dtype=np.uint8).reshape(1, 2, 3) * 40
+        y = X // 160 + 1
+
+        class Three:
+            classes_ = np.array([1, 2, 3])
+            ignore_label = 0
+
+            def predict(self, X):
+                return y
+
+        names = ["soil", "bedrock", "sand"]
+        true = np.where(X == 0, 0, y)
+        display = MaskDisplay.from_estimator(Three(), X, true, target_names=names)
+        texts = [text.get_text() for text in display.legend_.get_texts()]
+        assert texts == [*names, "0: not counted"]
+
     def test_ax_is_divided(self, terrain):
         X, y = terrain
         figure, (left, _) = plt.subplots(1, 2)
@@ -257,6 +274,15 @@ def test_class_names():
     assert class_names([1, 3], names) == ["1", "3"]
     assert class_names([-1, 1], names) == ["-1", "1"]
     assert class_names([1, 2]) == ["1", "2"]
+
+
+def test_class_names_of_the_classes_alone():
+    assert class_names([1, 2, 4], ["soil", "bedrock", "big rock"]) == [
+        "soil",
+        "bedrock",
+        "big rock",
+    ]
+    assert class_names([1, 2, 4], ["soil", "bedrock"]) == ["1", "2", "4"]
 
 
 def test_iou_table_leaves_absent_classes_out_of_the_mean():

@@ -117,7 +117,7 @@ class TestHeatMaps:
 
     def test_attention_is_what_the_skips_are_multiplied_by(self, fitted, terrain):
         X, _ = terrain
-        display = AttentionDisplay.from_estimator(fitted, X[:3])
+        display = AttentionDisplay.from_estimator(make_pipeline(fitted), X[:3])
         assert list(display.maps) == ["level 1"]
         assert [np.shape(maps) for maps in display.maps.values()] == [(3, 16, 24)]
         assert all(0 < np.min(maps) < np.max(maps) < 1 for maps in display.maps.values())

@@ -172,6 +172,17 @@ METHODS = {
     "export_onnx": ["path"],
 }
 
+SUBMODULES = """
+import skmars
+print(skmars.metrics.mean_iou_score.__name__)
+"""
+
+
+def test_submodules_come_with_the_package():
+    result = subprocess.run([sys.executable, "-c", SUBMODULES], capture_output=True, text=True)
+    assert result.stdout == "mean_iou_score\n", result.stderr
+
+
 # What only some users have, and what costs seconds to import.
 NOT_IMPORTED = {"matplotlib", "optuna", "PIL", "imblearn", "torch._dynamo", "torch._inductor"}
 
@@ -194,7 +205,10 @@ def test_public_names_exist_and_are_documented(module):
 
 
 def test_package_lists_its_names_and_no_others():
-    assert set(dir(skmars)) == PUBLIC["skmars"]
+    modules = set(dir(skmars)) - PUBLIC["skmars"]
+    assert PUBLIC["skmars"] <= set(dir(skmars))
+    assert {name.split(".")[1] for name in PUBLIC if "." in name} <= modules
+    assert all(inspect.ismodule(getattr(skmars, name)) for name in modules)
     with pytest.raises(AttributeError, match="unheard_of"):
         _ = skmars.unheard_of
 

@@ -243,6 +243,8 @@ def test_numbers_of_numpy_are_numbers(value):
         ({"loss": own_loss, "loss_params": {"gamma": 2.0}}, "callable loss.*loss_params"),
         ({"loss": torch.nn.CrossEntropyLoss}, r"CrossEntropyLoss\(\), not the class"),
         ({"callbacks": [LRScheduler()]}, "scheduler"),
+        ({"callbacks": [LRScheduler]}, "scheduler"),
+        ({"callbacks": [3]}, "skorch callbacks, got 3"),
         ({"callbacks": [("rate", LRScheduler())]}, "scheduler"),
         ({"class_weight": {9: 2.0}}, r"class_weight.*\[9\].*\[0, 1, 2\]"),
         ({"class_weight": {0: 2.0, "sky": 1.0}}, "class_weight.*sky"),
@@ -472,3 +474,23 @@ def test_wrong_input_leaves_a_fitted_segmenter_as_it_was():
             segmenter.partial_fit(images, masks + 5)
     np.testing.assert_array_equal(segmenter.predict_proba(X), expected)
     assert segmenter.n_iter_ == len(segmenter.history_) == 1
+
+
+@pytest.mark.parametrize("which", ["X", "y"])
+def test_masked_pixels_are_refused(which):
+    X, y = make_data()
+    hidden = np.zeros(y.shape, dtype=bool)
+    hidden[0, 0, 0] = True
+    data = {"X": X, "y": y}
+    data[which] = np.ma.masked_array(data[which], hidden)
+    assert_rejected(make_segmenter(), data["X"], data["y"], f"{which} has masked pixels")
+    data[which] = np.ma.masked_array({"X": X, "y": y}[which], False)
+    make_segmenter(callbacks=None).fit(data["X"], data["y"])
+
+
+def test_weight_on_nothing_but_ignored_pixels_is_refused():
+    X, y = make_data()
+    pixels = (y == 2).astype(float)
+    segmenter = make_segmenter(ignore_label=2)
+    with pytest.raises(ValueError, match="sample_weight is 0 wherever y has labels"):
+        segmenter.fit(X, y, sample_weight=pixels)

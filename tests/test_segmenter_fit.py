@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import numpy as np
@@ -590,3 +591,58 @@ def test_class_weights_may_name_a_class_that_a_fold_lacks(terrain, fast):
     weights = {0: 1.0, 1: 2.0, 2: 1.0, 3: 1.0, 4: 8.0}
     segmenter = MarsSegmenter(**fast, class_weight=weights).fit(X, y)
     np.testing.assert_array_equal(segmenter.class_weight_, [1.0, 2.0, 1.0, 1.0])
+
+
+def test_weights_count_across_batches(fast):
+    # Equal images, so that batches differ in labels and weights alone.
+    X = np.full((10, 16, 16), 100, dtype=np.uint8)
+    y = np.zeros(X.shape, dtype=int)
+    y[:2] = 1
+    params = {**fast, "validation_fraction": None, "class_weight": None, "augmentation": None}
+    params |= {"dropout": 0.0, "ema_decay": None, "max_epochs": 20, "learning_rate": 0.01}
+    segmenter = MarsSegmenter(**params).fit(X, y)
+    share = segmenter.predict_proba(X[:1])[0, 1].mean()
+    assert share < 0.45
+    weight = np.where(np.arange(10) < 2, 4.0, 1.0)
+    losses = []
+    for batch_size in (1, 3, 10):
+        again = copy.deepcopy(segmenter)
+        again.set_params(warm_start=True, batch_size=batch_size, max_epochs=1, learning_rate=1e-9)
+        losses.append(again.fit(X, y, sample_weight=weight).history_[-1]["train_loss"])
+    # Eight of the weight are with each class.
+    expected = -0.5 * np.log(share) - 0.5 * np.log(1 - share)
+    assert losses == pytest.approx([expected] * 3, rel=1e-3)
+
+
+def test_only_the_ratio_of_weights_matters(fast):
+    X, y = make_blobs()
+    weight = np.array([0.5, 1, 2, 0.25])
+    params = {**fast, "validation_fraction": None, "batch_size": 2}
+    fits = [MarsSegmenter(**params).fit(X, y, sample_weight=k * weight) for k in (1, 8)]
+    assert_same_weights(*fits)
+
+
+def test_partial_fit_takes_the_weight_of_one_image(fast):
+    X, y = make_blobs()
+
+    def trained(weight):
+        segmenter = MarsSegmenter(**fast)
+        for place in (0, 1):
+            rows = slice(place, place + 1)
+            given = [weight if place else 1.0]
+            segmenter.partial_fit(X[rows], y[rows], classes=[0, 1, 2], sample_weight=given)
+        return segmenter
+
+    assert not have_same_weights(trained(1.0), trained(50.0))
+
+
+def test_pixels_without_weight_do_not_decide_who_is_held_out(fast):
+    X, y = make_blobs()
+    X, y = np.tile(X, (3, 1, 1)), np.tile(y, (3, 1, 1))
+    weight = np.random.default_rng(0).random(y.shape) < 0.6
+    wrong = np.where(weight, y, (y + 1) % 3).astype(y.dtype)
+    fits = [
+        MarsSegmenter(**fast).fit(X, masks, sample_weight=weight.astype(float))
+        for masks in (y, wrong)
+    ]
+    assert_same_weights(*fits)

@@ -762,6 +762,10 @@ def test_a_row_an_epoch_at_verbose_1(terrain, fast, capfd):
     assert [int(row.split()[0]) for row in rows] == [1, 2, 3, 4]
     assert ["fine_tune" in row for row in rows] == [False, False, True, True]
     assert err == ""
+    # Also the small ones at the end.
+    place = header.split().index("learning_rate")
+    rates = [row["learning_rate"] for row in segmenter.history_]
+    assert [float(row.split()[place]) for row in rows] == pytest.approx(rates, rel=1e-3)
 
 
 def test_a_bar_over_the_batches_at_verbose_2(terrain, fast, capfd):

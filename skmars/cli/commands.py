@@ -15,6 +15,7 @@ from skmars.cli.files import (
     check_output,
     choose_writer,
     load_images,
+    load_model,
     load_pairs,
     write_clean,
     write_outliers,
@@ -219,11 +220,9 @@ def _draw_outliers(remover: Any, data: "Bunch", path: str) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Predict masks."""
-    from skmars.segmenter import MarsSegmenter
-
     write = choose_writer(Path(args.output), Path(args.data), args.model)
     images, names, what = load_images(Path(args.data))
-    masks = MarsSegmenter.load(args.model).predict(images)
+    masks = load_model(args.model).predict(images)
     write(masks, names)
     print(f"predicted {what} of {args.data}; saved to {args.output}")
 
@@ -256,7 +255,6 @@ def report(args: argparse.Namespace) -> None:
 def _model_and_masks(args: argparse.Namespace) -> tuple[Any, Any, Any, Any, str]:
     """The model, images and masks to score it on, names of their labels, and what they are."""
     from skmars._validation import check_labels
-    from skmars.segmenter import MarsSegmenter
 
     data = load_pairs(args)
     images, target, what = data.images, data.target, "training images"
@@ -264,7 +262,7 @@ def _model_and_masks(args: argparse.Namespace) -> tuple[Any, Any, Any, Any, str]
         images, target, what = data.test_images, data.test_target, "test images"
     elif args.data is None:
         what = "images"
-    segmenter = MarsSegmenter.load(args.model)
+    segmenter = load_model(args.model)
     check_labels(target, segmenter.classes_, segmenter.ignore_label)
     what = f"{len(images)} {what} of {args.data or args.images}"
     return segmenter, images, target, data.target_names, what
@@ -272,10 +270,11 @@ def _model_and_masks(args: argparse.Namespace) -> tuple[Any, Any, Any, Any, str]
 
 def export(args: argparse.Namespace) -> None:
     """Write a model as an ONNX file."""
-    from skmars.segmenter import MarsSegmenter
-
     output = check_output("FILE.onnx", args.output, args.model)
-    MarsSegmenter.load(args.model).export_onnx(output)
+    segmenter = load_model(args.model)
+    if not hasattr(segmenter, "export_onnx"):
+        raise ValueError(f"{args.model} is an ensemble, of which only members can be exported")
+    segmenter.export_onnx(output)
     print(f"{args.model} exported to {args.output}")
 
 
@@ -312,21 +311,24 @@ def _system_facts() -> dict[str, Any]:
 
 
 def _model_facts(path: str) -> dict[str, Any]:
-    from skmars.segmenter import MarsSegmenter
-
-    segmenter = MarsSegmenter.load(path)
-    defaults = MarsSegmenter().get_params(deep=False)
-    kept = segmenter.best_epoch_
-    iou = segmenter.history_[kept].get("valid_mean_iou")
-    return {
+    segmenter = load_model(path)
+    defaults = type(segmenter)().get_params(deep=False)
+    facts = {
         "model": path,
         **{
             name: repr(value)
             for name, value in segmenter.get_params(deep=False).items()
-            if value != defaults[name]
+            if repr(value) != repr(defaults[name])
         },
         "classes": ", ".join(map(str, segmenter.classes_.tolist())),
         "channels": segmenter.n_channels_in_,
+    }
+    if not hasattr(segmenter, "history_"):
+        return facts
+    kept = segmenter.best_epoch_
+    iou = segmenter.history_[kept].get("valid_mean_iou")
+    return {
+        **facts,
         "parameters": f"{segmenter.n_parameters_:,}",
         "kept epoch": f"{kept + 1} of {segmenter.n_iter_}",
         "validation mean IoU": "no validation" if iou is None else f"{iou:.4f}",

@@ -15,6 +15,7 @@ __all__ = [
     "check_output",
     "choose_writer",
     "load_images",
+    "load_model",
     "load_pairs",
     "write_clean",
     "write_folder",
@@ -129,3 +130,13 @@ def write_clean(data: str, kept: "np.ndarray", path: Path) -> None:
             arrays[name] = array[kept]
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)
+
+
+def load_model(path: str) -> Any:
+    """Read a segmenter or an ensemble from its file."""
+    from skmars.ensemble import Ensemble
+    from skmars.persistence import read_archive
+    from skmars.segmenter import MarsSegmenter
+
+    is_ensemble = "members" in read_archive(path)[0]
+    return Ensemble.load(path) if is_ensemble else MarsSegmenter.load(path)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from skmars._fitted import fitted_part
 from skmars.batches import channels_first
 from skmars.inspection._figures import make_panels, require_matplotlib
 from skmars.inspection._pictures import as_rgb
@@ -206,7 +207,7 @@ class AttentionDisplay(HeatMapDisplay):
 
         Parameters
         ----------
-        estimator : MarsSegmenter
+        estimator : MarsSegmenter, or a Pipeline or a search with one
             Fitted, with `attention=True`.
         X : array-like of shape (n, H, W) or (n, H, W, C)
             Images.
@@ -221,6 +222,8 @@ class AttentionDisplay(HeatMapDisplay):
 
         Raises
         ------
+        TypeError
+            If the estimator has no net.
         ValueError
             If the net has no attention gates.
         """
@@ -240,9 +243,12 @@ def _entropies(probabilities) -> list[np.ndarray]:
     return [predictive_entropy(values) for values in probabilities]
 
 
-def attention_maps(segmenter, X) -> dict[str, list[np.ndarray]]:
+def attention_maps(estimator, X) -> dict[str, list[np.ndarray]]:
     """Coefficients of the attention gates, from the finest level to the coarsest."""
-    check_is_fitted(segmenter)
+    check_is_fitted(estimator)
+    segmenter = fitted_part(estimator, "net_")
+    if segmenter is None:
+        raise TypeError(f"{type(estimator).__name__} has no net to look into")
     module = segmenter.net_.module_.eval()
     gates = [part for part in module.modules() if isinstance(part, AttentionGate)]
     if not gates:

@@ -28,7 +28,7 @@ class MaskDisplay:
         Labels in the order of the legend. By default all in `y_true` and `y_pred`, sorted.
         Labels 0, 1, 2, ... have the same colours in every display.
     target_names : sequence of str, default=None
-        Names of `labels`. By default the labels themselves.
+        Names of `labels`, in `from_estimator` of its classes. By default the labels themselves.
     ignore_label : int, default=None
         Pixels with this true label are left without colour in all masks, and are no errors.
 
@@ -93,6 +93,9 @@ class MaskDisplay:
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
         kwargs.setdefault("ignore_label", fitted_attribute(estimator, "ignore_label"))
+        # Names are those of the classes, whichever of them the images show.
+        if kwargs.get("target_names") is not None:
+            kwargs.setdefault("labels", fitted_attribute(estimator, "classes_"))
         return cls.from_predictions(X, y, estimator.predict(X), ax=ax, **kwargs)
 
     @classmethod
@@ -219,6 +222,11 @@ class MaskDisplay:
                 picture[here] = (1 - alpha) * picture[here] + alpha * color
         return picture
 
+    def _has_ignored(self) -> bool:
+        return self.y_true is not None and any(
+            np.any(np.asarray(mask) == self.ignore_label) for mask in self.y_true
+        )
+
     def _draw_legend(self, ax, labels: np.ndarray, colors: np.ndarray):
         from matplotlib.axes import Axes
         from matplotlib.patches import Patch
@@ -231,13 +239,14 @@ class MaskDisplay:
                 f"got {len(names)} target_names for the labels {labels.tolist()}: give labels as "
                 "well, or names from skmars.inspection.class_names"
             )
+        by_label = dict(zip(labels.tolist(), names, strict=True))
         handles = [
-            Patch(facecolor=color, label=name)
-            for label, name, color in zip(labels, names, colors, strict=True)
+            Patch(facecolor=color, label=by_label[label])
+            for label, color in zip(labels.tolist(), colors, strict=True)
             if label != self.ignore_label
         ]
-        if self.ignore_label is not None and self.ignore_label in labels:
-            name = names[labels.tolist().index(self.ignore_label)]
+        if self.ignore_label is not None and self._has_ignored():
+            name = by_label.get(self.ignore_label, self.ignore_label)
             handles.append(Patch(facecolor="none", edgecolor="0.5", label=f"{name}: not counted"))
         style: dict[str, Any] = {"frameon": False, "ncols": min(len(handles), 6)}
         if isinstance(ax, Axes):

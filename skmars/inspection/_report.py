@@ -58,7 +58,7 @@ def write_report(
     y : array-like of shape (n, H, W), or list of (H, W) arrays
         True masks.
     target_names : sequence of str, default=None
-        Names of the labels 0, 1, 2, ...
+        Names of the labels 0, 1, 2, ..., or one for each class; see `class_names`.
     title : str, default="Segmentation report"
         Of the page.
     n_images : int, default=6

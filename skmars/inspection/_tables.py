@@ -7,14 +7,15 @@ import numpy as np
 
 
 def class_names(labels, target_names: Sequence[str] | None = None) -> list[str]:
-    """Names of labels: the labels themselves unless there is a name for every one.
+    """Names of labels: the labels themselves where names do not fit them.
 
     Parameters
     ----------
     labels : array-like of shape (n_labels,)
         Labels.
     target_names : sequence of str, default=None
-        Names of the labels 0, 1, 2, ...
+        Names of the labels 0, 1, 2, ..., or if those do not reach the highest label, one for each
+        of `labels`.
 
     Returns
     -------
@@ -25,13 +26,17 @@ def class_names(labels, target_names: Sequence[str] | None = None) -> list[str]:
     >>> from skmars.inspection import class_names
     >>> class_names([0, 2], ["sky", "soil", "rock"])
     ['sky', 'rock']
+    >>> class_names([1, 2], ["soil", "rock"])
+    ['soil', 'rock']
     >>> class_names([0, 255], ["sky", "soil", "rock"])
     ['0', '255']
     """
     labels = [int(label) for label in labels]
-    if target_names is None or not all(0 <= label < len(target_names) for label in labels):
-        return [str(label) for label in labels]
-    return [target_names[label] for label in labels]
+    if target_names is not None and all(0 <= label < len(target_names) for label in labels):
+        return [target_names[label] for label in labels]
+    if target_names is not None and len(target_names) == len(labels):
+        return list(target_names)
+    return [str(label) for label in labels]
 
 
 def iou_table(scores: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -74,6 +74,8 @@ def pair_masks(y_true: Any, y_pred: Any, sample_weight: Any) -> MaskPairs:
 
 
 def _as_masks(name: str, masks: Any) -> list[NDArray[Any]]:
+    if any(np.ma.is_masked(mask) for mask in masks):
+        raise TypeError(f"{name} has masked pixels: fill them with a label, and ignore that")
     masks = [np.asarray(mask) for mask in masks]
     for mask in masks:
         if mask.ndim != 2 or mask.dtype.kind not in "buif":

@@ -9,7 +9,7 @@ import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 
-from skmars.batches import Batches
+from skmars.batches import Batches, weights_of_pixels
 from skmars.device import Arithmetic, forward, set_layout
 from skmars.losses import IGNORE_INDEX, make_loss
 from skmars.nn import AttentionASPPUNet, fold_batch_norms
@@ -89,6 +89,8 @@ class SegmentationNet(NeuralNet):
         self.augment: Callable[[Batch], Batch] | None = None
         self.average: MovingAverage | None = None
         self.temperature = 1.0
+        # Of the pixels that are trained on.
+        self.mean_weight = 1.0
         self.module_: AttentionASPPUNet
         # The weights and the temperature that were folded, and the result.
         self._folded: tuple[list[Tensor], float, nn.Module] | None = None
@@ -184,7 +186,13 @@ class SegmentationNet(NeuralNet):
     def get_loss(self, y_pred, y_true, X=None, training=False) -> Tensor:
         """Loss of a batch whose `y_true` is a pair of target and weights."""
         target, weight = _moved(y_true, y_pred.device)
-        return self.criterion_(y_pred, target, weight)
+        loss = self.criterion_(y_pred, target, weight)
+        if weight is None:
+            return loss
+        # A loss is a mean over its batch: batches count for as much as their weights do.
+        counted = weights_of_pixels(weight, target)[target != IGNORE_INDEX]
+        counted = counted[counted > 0]
+        return loss * counted.mean() / self.mean_weight if len(counted) else loss
 
     def get_iterator(self, dataset, training=False) -> Batches:
         """Slice the data set; training batches are shuffled and end with the phase."""

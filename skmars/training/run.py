@@ -127,7 +127,7 @@ def train(
         *([("best_weights", best)] if plan.keep_best else []),
         *callbacks,
         *([("progress_bar", ProgressBar())] if verbose > 1 else []),
-        *([("print_log", PrintLog(sink=_print_row))] if verbose else []),
+        *([("print_log", PrintLog(sink=_print_row, floatfmt=".4g"))] if verbose else []),
     ]
     net.initialize_callbacks()
     net.batch_order, net.is_over, net.augment = rng, pace.is_over, augment

@@ -169,7 +169,16 @@ class TrainingMixin:
         self.net_.temperature = self.temperature_
         restore_history(self.net_, self.history_)
 
-    def _train(self, train_set, valid_set, plan: Plan, rng: np.random.Generator) -> None:
+    def _train(
+        self,
+        train_set,
+        valid_set,
+        plan: Plan,
+        rng: np.random.Generator,
+        *,
+        mean_weight: float = 1.0,
+    ) -> None:
+        self.net_.mean_weight = mean_weight
         self.net_.use_compiler(self.compile != "auto" and bool(self.compile))
         augmenter = choose_augmenter(self.augmentation)
         augment = augmenter and augmenter.prepare(

@@ -202,7 +202,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X, y, *, sample_weight=None, groups=None, **fit_params):
+    def fit(self, X, y, *, groups=None, **fit_params):
         """Search, and train the best parameters on all images.
 
         Ctrl-C ends the search, and keeps what was found.
@@ -213,12 +213,11 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             Images.
         y : array-like of shape (n, H, W)
             Masks of integer labels.
-        sample_weight : array-like of shape (n,) or (n, H, W), default=None
-            Weights of images or pixels, for the segmenter.
         groups : array-like of shape (n,), default=None
             Images of one group stay in one fold; also given to a segmenter that takes groups.
         **fit_params : dict
-            Further arguments for the `fit` of the estimator, such as `validation_data`.
+            For the `fit` of the estimator. `sample_weight`, of shape (n,) or (n, H, W), also
+            reaches the segmenter in a Pipeline.
 
         Returns
         -------
@@ -234,9 +233,9 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         self._validate_params()
         X, y, _ = check.check_training_data(X, y, None)
         groups = check.check_groups(groups, len(X))
-        weights = fit_arguments(self.estimator, sample_weight=sample_weight)
-        if sample_weight is not None and not weights:
-            raise ValueError(f"{self.estimator!r} takes no sample_weight")
+        weights = fit_arguments(
+            self.estimator, sample_weight=fit_params.pop("sample_weight", None)
+        )
         evaluation, spec = self._prepare(X, y, groups, {**weights, **fit_params})
         study = spec.open(n_workers=self.n_workers)
         check_same_space(study, evaluation.space)
