@@ -304,7 +304,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         y : array-like of shape (n, H, W)
             Masks of integer labels.
         sample_weight : array-like of shape (n,) or (n, H, W), default=None
-            Weights of images or pixels in the loss, at least 0.
+            Weights of images or pixels in the loss, at least 0; only their ratios matter, and what
+            has a weight of 0 is as good as unlabelled.
         groups : array-like of shape (n,), default=None
             Images of one group, such as tiles of one scene, are not split between training and
             validation set.
