@@ -33,8 +33,8 @@ def params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
         return dict(trial.params)
     try:
         return suggest_params(FixedTrial(trial.params, trial.number), space)
-    except Exception:
-        # Only trials with a score were asked whether the space is still theirs.
+    except ValueError:
+        # The space has lost what this trial chose; only those with a score were asked for that.
         if trial.state == TrialState.COMPLETE:
             raise
         return dict(trial.params)
