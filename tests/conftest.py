@@ -36,6 +36,7 @@ def fast():
         "precision": "float32",
         "tta": False,
         "random_state": 0,
+        "n_threads": 1,
     }
 
 

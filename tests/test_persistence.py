@@ -16,11 +16,6 @@ from skorch.callbacks import Callback
 from skmars import Augmenter, MarsSegmenter
 
 
-@pytest.fixture
-def fast(fast):
-    return {**fast, "n_threads": 1}
-
-
 @pytest.fixture(scope="module")
 def fitted(terrain):
     segmenter = MarsSegmenter(

@@ -39,11 +39,6 @@ ALL_NETS = list(
 
 
 @pytest.fixture
-def fast(fast):
-    return {**fast, "n_threads": 1}
-
-
-@pytest.fixture
 def terrain(terrain):
     return terrain[0][:16], terrain[1][:16]
 

@@ -70,11 +70,6 @@ CHANGED = {
 }
 
 
-@pytest.fixture
-def fast(fast):
-    return {**fast, "n_threads": 1}
-
-
 @pytest.fixture(scope="module")
 def fitted(terrain):
     segmenter = MarsSegmenter(

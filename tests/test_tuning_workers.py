@@ -27,7 +27,7 @@ from skmars.tuning import SegmenterSearchCV, studies, trials, worker, workers
 from skmars.tuning.progress import Progress
 from skmars.tuning.storages import open_storage
 from skmars.tuning.trials import is_to_be_repeated, mend, work
-from skmars.tuning.worker import own_folder
+from skmars.tuning.worker_process import own_folder
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from skmars.tuning.results import (
     pareto_front,
     results_table,
 )
+from skmars.tuning.running import search_here, search_with_workers
 from skmars.tuning.spaces import Space, default_space, find_steps, suggest_params
 from skmars.tuning.studies import (
     PRUNERS,
@@ -39,7 +40,6 @@ from skmars.tuning.studies import (
     settings_of,
     temporary_journal,
 )
-from skmars.tuning.workers import search_here, search_with_workers
 
 __all__ = ["SegmenterSearchCV"]
 

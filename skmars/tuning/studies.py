@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator
 from skmars.tuning.sampling import SeededSampler
 from skmars.tuning.spaces import Space
 from skmars.tuning.storages import StorageLike, exclusively, open_storage
-from skmars.tuning.worker import own_folder
+from skmars.tuning.worker_process import own_folder
 
 __all__ = [
     "PRUNERS",

@@ -97,7 +97,7 @@ def start_worker(folder: Path, n_threads: int) -> subprocess.Popen:
     threads = {name: str(n_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     environment = {"GOMP_SPINCOUNT": "1000", **os.environ, **threads}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    command = "from skmars.tuning.worker import main; main()"
+    command = "from skmars.tuning.worker_process import main; main()"
     # In a session of its own: Ctrl-C is for the process that started it, which passes it on.
     return subprocess.Popen(
         [sys.executable, "-c", command, str(folder), str(os.getpid())],

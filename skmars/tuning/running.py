@@ -16,7 +16,7 @@ from skmars.tuning.evaluation import Evaluation
 from skmars.tuning.progress import Progress
 from skmars.tuning.studies import StudySpec
 from skmars.tuning.trials import mend, work
-from skmars.tuning.worker import hand_over, start_worker
+from skmars.tuning.worker_process import hand_over, start_worker
 
 __all__ = ["search_here", "search_with_workers"]
 

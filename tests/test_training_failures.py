@@ -1,0 +1,61 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from skmars import MarsSegmenter
+
+
+def nan_loss(logits, target):
+    return logits.sum() * math.nan
+
+
+def growing_loss(logits, target):
+    return logits.square().sum() * 1e38
+
+
+@pytest.mark.parametrize("loss", [nan_loss, growing_loss])
+def test_diverged_training_raises(loss, terrain, fast):
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        MarsSegmenter(**fast, loss=loss).fit(*terrain)
+
+
+def test_absurd_learning_rate_raises(terrain, fast):
+    with pytest.raises(FloatingPointError, match="diverged"):
+        MarsSegmenter(**{**fast, "learning_rate": 1e30, "max_epochs": 5}).fit(*terrain)
+
+
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was(warm_start, terrain, fast):
+    segmenter = MarsSegmenter(**fast, warm_start=warm_start).fit(*terrain)
+    before, history = vars(segmenter).copy(), list(segmenter.history_)
+    masks = segmenter.predict(terrain[0])
+    segmenter.set_params(learning_rate=1e30, max_epochs=5)
+    with pytest.raises(FloatingPointError):
+        segmenter.fit(*terrain)
+    assert vars(segmenter).keys() == before.keys()
+    assert segmenter.history_ == history
+    np.testing.assert_array_equal(segmenter.predict(terrain[0]), masks)
+    segmenter.set_params(learning_rate=1e-3, max_epochs=1).fit(*terrain)
+    assert [row["epoch"] for row in segmenter.history_] == ([1, 2, 3] if warm_start else [1])
+
+
+def test_a_first_fit_that_fails_leaves_it_unfitted(terrain, fast):
+    segmenter = MarsSegmenter(**{**fast, "learning_rate": 1e30, "max_epochs": 5}, warm_start=True)
+    with pytest.raises(FloatingPointError):
+        segmenter.fit(*terrain)
+    with pytest.raises(NotFittedError):
+        segmenter.predict(terrain[0])
+    segmenter.set_params(learning_rate=1e-3).fit(*terrain)
+
+
+def test_a_first_partial_fit_that_fails_leaves_it_unfitted(terrain, fast):
+    segmenter = MarsSegmenter(**fast, loss=nan_loss)
+    with pytest.raises(FloatingPointError):
+        segmenter.partial_fit(*terrain)
+    with pytest.raises(NotFittedError):
+        segmenter.predict(terrain[0])
+    # Another net can be trained then.
+    segmenter.set_params(loss="focal", depth=3).partial_fit(*terrain)
+    assert np.isfinite(segmenter.predict_proba(terrain[0])).all()
