@@ -220,7 +220,7 @@ def test_trials_that_are_not_finite_or_not_done():
 
 def test_a_search(terrain, fast):
     X, y = terrain[0], np.minimum(terrain[1], 3)
-    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1, "n_threads": 1})
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1})
     space = {"learning_rate": FloatDistribution(1e-4, 1e-1, log=True)}
     search = SegmenterSearchCV(segmenter, space, n_trials=3, cv=2, random_state=0)
     with pytest.raises(NotFittedError):

@@ -61,7 +61,7 @@ def planted():
 
 @pytest.fixture
 def tiny(fast):
-    return MarsSegmenter(**{**fast, "max_epochs": 1, "n_threads": 1})
+    return MarsSegmenter(**{**fast, "max_epochs": 1})
 
 
 def three_steps(segment, **kwargs):

@@ -31,7 +31,7 @@ def data(terrain):
 
 @pytest.fixture
 def segmenter(fast):
-    return MarsSegmenter(**{**fast, "max_epochs": 3, "n_threads": 1})
+    return MarsSegmenter(**{**fast, "max_epochs": 3})
 
 
 def make_study(step=10**9, storage=None):

@@ -167,7 +167,7 @@ def test_study_goes_on_with_other_threads_and_another_seed(terrain, fast, tmp_pa
 def test_study_does_not_go_on_with_less_to_search(terrain, fast, tmp_path):
     X, y = terrain[0], np.minimum(terrain[1], 3)
     stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "spaces"}
-    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1, "fine_tune_epochs": 1, "n_threads": 1})
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1, "fine_tune_epochs": 1})
     fixed = [["loss", "n_threads"], ["loss", "n_threads", "verbose"], ["depth"]]
     spaces = [default_space(segmenter, fixed=names) for names in fixed]
     for space in spaces[:2]:
@@ -358,7 +358,7 @@ def test_unknown_parameter_in_the_space_is_told_at_once(steps):
 def test_pruned_trials_of_a_segmenter(terrain, fast):
     X, y = terrain[0], np.minimum(terrain[1], 3)
     space = {"learning_rate": CategoricalDistribution([1e-2, 1e-9])}
-    segmenter = MarsSegmenter(**{**fast, "max_epochs": 3, "n_threads": 1, "patch_size": 1})
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 3, "patch_size": 1})
     fitted = search(space, segmenter, n_trials=10, pruner="median").fit(X, y)
     states = list(fitted.cv_results_["state"])
     assert "PRUNED" in states
@@ -373,7 +373,7 @@ def test_second_phase_does_not_move_the_steps_of_later_folds(
     fine_tune_epochs, length, terrain, fast
 ):
     X, y = terrain[0], np.minimum(terrain[1], 3)
-    settings = {**fast, "fine_tune_epochs": fine_tune_epochs, "n_threads": 1}
+    settings = {**fast, "fine_tune_epochs": fine_tune_epochs}
     segmenter = MarsSegmenter(**settings)
     space = {"freeze": CategoricalDistribution([None, "encoder"])}
     fitted = search(space, segmenter, n_trials=6, pruner=optuna.pruners.NopPruner()).fit(X, y)
@@ -389,7 +389,7 @@ def test_images_held_out_do_not_cost_epochs_their_steps(monkeypatch, terrain, fa
     monkeypatch.setattr("skmars.training.setup.MANY_IMAGES", 24)
     X, y = terrain[0], np.minimum(terrain[1], 3)
     settings = {"max_epochs": "auto", "validation_fraction": 0.4, "freeze": "encoder"}
-    segmenter = MarsSegmenter(**{**fast, **settings, "n_threads": 1})
+    segmenter = MarsSegmenter(**{**fast, **settings})
     space = {"learning_rate": CategoricalDistribution([1e-2])}
     fitted = search(space, segmenter, n_trials=1, pruner=optuna.pruners.NopPruner()).fit(X, y)
     n_epochs = segmenter.fit(X[:12], y[:12]).n_iter_
@@ -398,7 +398,7 @@ def test_images_held_out_do_not_cost_epochs_their_steps(monkeypatch, terrain, fa
 
 def test_without_images_to_validate_on_trials_are_pruned_between_folds(terrain, fast):
     X, y = terrain[0], np.minimum(terrain[1], 3)
-    segmenter = MarsSegmenter(**fast, validation_fraction=None, n_threads=1)
+    segmenter = MarsSegmenter(**fast, validation_fraction=None)
     space = {"learning_rate": CategoricalDistribution([1e-2, 1e-9])}
     fitted = search(space, segmenter, n_trials=9, cv=3, pruner="median").fit(X, y)
     assert set(fitted.cv_results_["state"]) == {"COMPLETE", "PRUNED"}
@@ -412,7 +412,7 @@ def test_without_epochs_to_watch_trials_are_pruned_between_folds(steps):
 
 def test_default_space_over_a_pipeline(terrain, fast):
     X, y = terrain[0], np.minimum(terrain[1], 3)
-    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1, "n_threads": 1})
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1})
     with warnings.catch_warnings():
         warnings.simplefilter("error", optuna.exceptions.ExperimentalWarning)
         fitted = search(None, make_pipeline(segment=segmenter), n_trials=3).fit(X, y)
@@ -634,7 +634,7 @@ def test_groups_by_metadata_routing(steps):
 
 def test_channels_are_those_of_the_segmenter_in_a_pipeline(terrain, fast):
     X, y = terrain[0], np.minimum(terrain[1], 3)
-    pipeline = make_pipeline(segment=MarsSegmenter(**fast, n_threads=1), outliers=None)
+    pipeline = make_pipeline(segment=MarsSegmenter(**fast), outliers=None)
     space = {"segment__learning_rate": FloatDistribution(1e-3, 1e-2)}
     fitted = search(space, pipeline, n_trials=1, cv=2).fit(X, y)
     assert fitted.n_channels_in_ == 1
@@ -649,7 +649,7 @@ def test_refused_database_leaves_no_file(steps, tmp_path):
 
 def test_searched_epochs_do_not_move_the_steps_of_later_folds(terrain, fast):
     X, y = terrain[0], np.minimum(terrain[1], 3)
-    segmenter = MarsSegmenter(**{**fast, "max_epochs": 3, "n_threads": 1}, fine_tune_epochs=1)
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 3}, fine_tune_epochs=1)
     space = {"max_epochs": CategoricalDistribution([2, 4, 8])}
     sampler = optuna.samplers.BruteForceSampler(seed=0)
     fitted = search(space, segmenter, sampler=sampler, pruner=optuna.pruners.NopPruner())

@@ -23,7 +23,7 @@ from tuning_estimators import (
     wait_until,
 )
 
-from skmars.tuning import SegmenterSearchCV, studies, trials, worker, workers
+from skmars.tuning import SegmenterSearchCV, running, studies, trials, worker_process
 from skmars.tuning.progress import Progress
 from skmars.tuning.storages import open_storage
 from skmars.tuning.trials import is_to_be_repeated, mend, work
@@ -197,7 +197,7 @@ def kill_now(trial):
 
 def search_in_the_main_thread(url, evaluate, n_trials):
     study = open_study(url)
-    workers.search_here(study, evaluate, n_trials, None, Progress(study, None, shown=False))
+    running.search_here(study, evaluate, n_trials, None, Progress(study, None, shown=False))
 
 
 class SwallowsCtrlC(Evaluate):
@@ -239,7 +239,7 @@ def test_search_outlives_the_shell_that_it_was_started_in(url, log):
 
 
 def test_folders_of_processes_that_were_killed_are_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(worker_process.tempfile, "tempdir", str(tmp_path))
     made = tmp_path / "made"
     with forks() as start:
         process = start(hold_folder, made)
@@ -247,7 +247,7 @@ def test_folders_of_processes_that_were_killed_are_removed(tmp_path, monkeypatch
         with own_folder():
             assert len(list(tmp_path.glob("skmars-*"))) == 2
         (folder,) = tmp_path.glob("skmars-*")
-        os.utime(folder / worker.OWNED, (0, 0))
+        os.utime(folder / worker_process.OWNED, (0, 0))
         with own_folder():
             # Its process is alive.
             assert folder.exists()
@@ -278,7 +278,7 @@ class KillsOnce:
 @pytest.fixture
 def searching(tmp_path, monkeypatch, url, log):
     """Start searches with workers; none may be left, nor any folder."""
-    monkeypatch.setattr(worker.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(worker_process.tempfile, "tempdir", str(tmp_path))
     X = np.zeros((6, 4, 5), dtype=np.uint8)
     y = (np.arange(6)[:, None, None] + np.zeros((4, 5), dtype=int)) % 2
 
@@ -328,7 +328,7 @@ def test_killed_workers_are_replaced_and_ctrl_c_returns_what_they_found(searchin
         assert join([parent], seconds=90) == [0]
     begun = read_log(log, "begun")
     assert len({process for _, process, _ in begun}) == 3
-    assert {int(threads) for *_, threads in begun} == {max(1, workers._n_cores() // 2)}
+    assert {int(threads) for *_, threads in begun} == {max(1, running._n_cores() // 2)}
     ((n_found,),) = read_log(log, "found")
     study = study_of(url)
     states = [trial.state.name for trial in study.get_trials()]
@@ -394,8 +394,10 @@ def test_two_searches_with_workers_share_a_study(searching, url):
 
 
 def test_workers_that_cannot_begin_are_not_replaced_for_ever(searching, monkeypatch):
-    monkeypatch.setattr(workers, "MAX_REPLACEMENTS", 1)
-    monkeypatch.setattr(worker.subprocess, "Popen", fail_to_start(worker.subprocess.Popen))
+    monkeypatch.setattr(running, "MAX_REPLACEMENTS", 1)
+    monkeypatch.setattr(
+        worker_process.subprocess, "Popen", fail_to_start(worker_process.subprocess.Popen)
+    )
     with pytest.raises(ValueError, match="none of 0 trials"):
         searching(2)
 
