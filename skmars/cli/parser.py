@@ -242,7 +242,7 @@ def _add_hyperparameters(parser: argparse.ArgumentParser, *, fixed: bool = False
     # A search has one seed for everything.
     leave_out = ("callbacks", *(("random_state",) if fixed else ()))
     add_parameters(group, MarsSegmenter, leave_out=leave_out)
-    text = "any of these replaces the default by an Augmenter of these alone"
+    text = "any of these replaces the default by an Augmenter of these, and of horizontal flips"
     text += ", which is not searched" if fixed else ""
     group = parser.add_argument_group("augmentation", text)
     add_parameters(group, Augmenter, prefix="augmentation__", leave_out=PIPELINE_ONLY)

@@ -157,6 +157,6 @@ def _import_score():
         from cleanlab.segmentation.rank import get_label_quality_scores
     except ImportError as error:
         raise ImportError(
-            "method='label_quality' needs cleanlab: pip install 'skmars[quality]'"
+            "method='label_quality' needs cleanlab, which the extra 'quality' of skmars installs"
         ) from error
     return get_label_quality_scores

@@ -53,7 +53,7 @@ default="auto"
         - "appearance": images whose brightness, detail, edges, spectrum or colour is far from
           that of the others.
         - "label_quality": masks to which a segmenter trained without them gives low
-          probabilities, by cleanlab's score. Needs `pip install skmars[quality]`, and as many
+          probabilities, by cleanlab's score. Needs the extra `quality`, and as many
           trainings as there are folds.
         - "auto": the first three, in this order; what one has found is not normal for the next.
     detector : outlier detector or None, default=None

@@ -77,7 +77,7 @@ def _suggest(trial: BaseTrial, name: str, how: BaseDistribution) -> Any:
 def default_space(
     estimator: BaseEstimator | None = None, *, fixed: Iterable[str] = ()
 ) -> "DefaultSpace":
-    """Everything that the report tried, as a space for an estimator.
+    """What the report tried, random windows and CutMix, as a space for an estimator.
 
     Depth, blocks, skips, attention and ASPP; dropout; loss with its parameters and class
     weights; learning rate, its schedule and weight decay; the second phase with a part of the net
