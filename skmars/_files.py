@@ -3,11 +3,22 @@
 import contextlib
 import os
 import secrets
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["replacing"]
+__all__ = ["check_writable", "replacing"]
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Raise a ValueError if no file can be made in a folder."""
+    try:
+        with tempfile.TemporaryFile(dir=os.fspath(folder)):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to {os.fspath(folder)}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -17,7 +28,7 @@ def replacing(path: str | os.PathLike, mode: str = "wb", **kwargs: Any) -> Itera
     Parameters
     ----------
     path : path-like
-        What stands there stays until then, and for good if anything is raised.
+        What stands there stays until then, and for good if anything is raised; a link stays one.
     mode : str, default="wb"
         As in `open`.
     **kwargs
@@ -28,7 +39,7 @@ def replacing(path: str | os.PathLike, mode: str = "wb", **kwargs: Any) -> Itera
     file : file object
         To write to.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     # In the same folder, since only within a file system a rename replaces a file in one step.
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -36,6 +47,8 @@ def replacing(path: str | os.PathLike, mode: str = "wb", **kwargs: Any) -> Itera
             yield file
             file.flush()
             os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(unfinished, stat.S_IMODE(path.stat().st_mode))
         os.replace(unfinished, path)
     except OSError as error:
         if error.filename == os.fspath(unfinished):

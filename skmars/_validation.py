@@ -153,7 +153,9 @@ def check_sample_weight(sample_weight, y: np.ndarray) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
-    weight = np.asarray(sample_weight, dtype=np.float64)
+    weight = np.asarray(sample_weight)
+    if weight.dtype not in (np.float32, np.float64):
+        weight = weight.astype(np.float64)
     if weight.shape not in {y.shape[:1], y.shape}:
         raise ValueError(
             f"sample_weight must have shape {y.shape[:1]} or {y.shape}, got {weight.shape}"
@@ -189,7 +191,7 @@ def check_validation_data(validation_data, *, n_channels: int) -> tuple[np.ndarr
     return X, check_masks(y, X, name="validation_data[1]")
 
 
-def labelled_classes(y: np.ndarray, ignore_label) -> np.ndarray:
+def labelled_classes(y: np.ndarray, ignore_label, *, name: str = "y") -> np.ndarray:
     """Sorted labels in masks, as integers, without the ignored one.
 
     Raises
@@ -200,11 +202,11 @@ def labelled_classes(y: np.ndarray, ignore_label) -> np.ndarray:
     labels = unique_labels(y)
     classes = labels if ignore_label is None else labels[labels != ignore_label]
     if len(classes) == 0:
-        raise ValueError(f"ignore_label={ignore_label} leaves no labelled pixel in y")
+        raise ValueError(f"ignore_label={ignore_label} leaves no labelled pixel in {name}")
     return classes.astype(np.int64) if classes.dtype.kind == "f" else classes
 
 
-def find_classes(y: np.ndarray, ignore_label) -> np.ndarray:
+def find_classes(y: np.ndarray, ignore_label, *, name: str = "y") -> np.ndarray:
     """Sorted labels to tell apart in masks, without the ignored one.
 
     Raises
@@ -212,9 +214,9 @@ def find_classes(y: np.ndarray, ignore_label) -> np.ndarray:
     ValueError
         If fewer than two are left.
     """
-    classes = labelled_classes(y, ignore_label)
+    classes = labelled_classes(y, ignore_label, name=name)
     if len(classes) == 1:
-        raise ValueError(f"y must have at least 2 classes, got only {classes.tolist()}")
+        raise ValueError(f"{name} must have at least 2 classes, got only {classes.tolist()}")
     return classes
 
 
@@ -227,8 +229,10 @@ def check_classes(classes, ignore_label) -> np.ndarray:
         If they are not integers, or fewer than two.
     """
     labels = np.ravel(_as_array(classes, "classes"))
+    if len(labels) == 0:
+        raise ValueError("classes must have at least 2 labels, got none")
     labels = check_masks(labels.reshape(1, 1, -1), name="classes")
-    return find_classes(labels, ignore_label)
+    return find_classes(labels, ignore_label, name="classes")
 
 
 def check_groups(groups, n: int) -> np.ndarray | None:
@@ -241,10 +245,12 @@ def check_groups(groups, n: int) -> np.ndarray | None:
     """
     if groups is None:
         return None
+    # Beside names, numpy makes a name of what is missing.
+    as_given = np.asarray(groups, dtype=object)
     groups = np.asarray(groups)
     if groups.shape != (n,):
         raise ValueError(f"groups must have shape ({n},), one for each image; got {groups.shape}")
-    if groups.dtype.kind in "fO" and any(group is None or group != group for group in groups):
+    if any(_is_missing(group) for group in as_given):
         raise ValueError("groups must name one for each image; some are missing (NaN or None)")
     return groups
 
@@ -256,8 +262,14 @@ def random_generator(random_state) -> np.random.Generator:
     return np.random.default_rng(random_state)
 
 
+def _is_missing(value) -> bool:
+    # pandas' own markers do not compare.
+    return value is None or type(value).__name__ in {"NAType", "NaTType"} or value != value
+
+
 def _as_array(values: np.ndarray | Sequence, name: str) -> np.ndarray:
-    if np.ma.is_masked(values):
+    parts = values if isinstance(values, list | tuple) else [values]
+    if any(np.ma.is_masked(part) for part in parts):
         raise TypeError(
             f"{name} has masked pixels, which would be taken for others: fill them, in masks with "
             "a label that ignore_label names"

@@ -27,7 +27,8 @@ from skmars.transforms import (
 
 __all__ = ["Augmentation", "Augmenter", "choose_augmenter"]
 
-IMAGES_AT_ONCE = 64
+# Copies are made of so many numbers at a time: 64 grey images of 64x128.
+NUMBERS_AT_ONCE = 2**19
 
 
 class Augmenter(ImageInputMixin, BaseEstimator):
@@ -212,8 +213,10 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         X_more = np.empty((len(self.sample_indices_), *X.shape[1:]), X.dtype)
         y_more = np.empty((len(self.sample_indices_), *y.shape[1:]), y.dtype)
         X_more[:n], y_more[:n] = X, y
-        for start in range(n, len(X_more), IMAGES_AT_ONCE):
-            part = slice(start, start + IMAGES_AT_ONCE)
+        # At least two, of which one can be mixed into the other.
+        at_once = max(2, NUMBERS_AT_ONCE // X[0].size)
+        for start in range(n, len(X_more), at_once):
+            part = slice(start, start + at_once)
             images, (target, _) = dataset[self.sample_indices_[part]]
             # In double precision, in which every pixel of the usual dtypes is exact.
             batch = augment(Batch(images.double(), target, None))

@@ -41,7 +41,7 @@ class BaseSegmenter(ImageInputMixin, BaseEstimator):
         -------
         score : float
             In [0, 1]. A class that is neither in `y` nor predicted is left out of the mean, see
-            `skmars.metrics.mean_iou_score`.
+            `skmars.metrics.mean_iou_score`; NaN, with a warning, if no pixel is left.
 
         Raises
         ------
@@ -54,7 +54,7 @@ class BaseSegmenter(ImageInputMixin, BaseEstimator):
             if len(X) != len(y):
                 raise ValueError(f"got {len(X)} images in X and {len(y)} masks in y")
             pairs = [
-                (image[None], np.asarray(mask)[None]) for image, mask in zip(X, y, strict=True)
+                (image[None], np.asanyarray(mask)[None]) for image, mask in zip(X, y, strict=True)
             ]
         else:
             pairs = [(X, y)]
@@ -75,7 +75,7 @@ class BaseSegmenter(ImageInputMixin, BaseEstimator):
         if not check.is_image_list(X):
             return check.check_images(X, n_channels=self.n_channels_in_)
         return [
-            check.check_images(np.asarray(image)[None], n_channels=self.n_channels_in_)[0]
+            check.check_images(np.asanyarray(image)[None], n_channels=self.n_channels_in_)[0]
             for image in X
         ]
 

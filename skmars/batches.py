@@ -83,34 +83,30 @@ class SegmentationDataset(Dataset):
         Weights of images or pixels.
     rows : ndarray of int, or None
         The images that belong to this data set; all by default.
+    unit : float, default=1.0
+        The weight that counts as 1.
     """
 
-    def __init__(self, images, masks, classes, ignore_label, *, sample_weight=None, rows=None):
+    def __init__(
+        self, images, masks, classes, ignore_label, *, sample_weight=None, rows=None, unit=1.0
+    ):
         self.images = images
         self.masks = masks
         self.classes = classes
         self.ignore_label = ignore_label
         self.sample_weight = sample_weight
         self.rows = np.arange(len(images)) if rows is None else rows
+        self.unit = unit
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def mean_weight(self) -> float:
-        """Mean weight of the labelled pixels that have some; 1 without weights."""
-        total, n = 0.0, 0.0
-        for row in self.rows if self.sample_weight is not None else ():
-            counted = (self.masks[row] != self.ignore_label) & (self.sample_weight[row] > 0)
-            n += np.count_nonzero(counted)
-            total += float(np.sum(self.sample_weight[row] * counted))
-        return total / n if n else 1.0
 
     def __getitem__(self, index) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
         """Images of the dtype given `(b, C, H, W)`, and their target and weights."""
         rows = self.rows[index]
         weight = None
         if self.sample_weight is not None:
-            weight = torch.from_numpy(self.sample_weight[rows].astype(np.float32))
+            weight = torch.from_numpy((self.sample_weight[rows] / self.unit).astype(np.float32))
         target = encode_masks(self.masks[rows], self.classes, self.ignore_label)
         if weight is not None and weight.ndim == 3:
             # Labels that do not count must not tell their neighbours how far a border is.

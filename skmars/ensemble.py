@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
@@ -17,13 +18,20 @@ from skmars._seeding import seeded
 from skmars.base import BaseSegmenter
 from skmars.metrics import predictive_entropy
 from skmars.model_selection import SegmentationKFold
-from skmars.persistence import describe, read_archive, reading, restore, write_archive
+from skmars.persistence import (
+    describe,
+    read_archive,
+    reading,
+    restore,
+    savable,
+    write_archive,
+)
 from skmars.pipeline import fit_arguments
 from skmars.segmenter import MarsSegmenter
 
 __all__ = ["Ensemble"]
 
-# So many at a time have the votes of all members in memory: 64 tiles of 64x128.
+# So many are voted on at a time: 64 tiles of 64x128.
 PIXELS_AT_ONCE = 2**19
 
 
@@ -139,7 +147,11 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         estimator = MarsSegmenter() if self.estimator is None else self.estimator
         seeds = rng.integers(2**31, size=self.n_members + 1).tolist()
         if self.members == "folds":
-            splitter = SegmentationKFold(self.n_members, random_state=seeds.pop())
+            splitter = SegmentationKFold(
+                self.n_members,
+                random_state=seeds.pop(),
+                ignore_label=fitted_attribute(estimator, "ignore_label"),
+            )
             for train, test in splitter.split(X, y, groups):
                 member_rng = np.random.default_rng(seeds.pop())
                 yield seeded(estimator, member_rng, anew=True), train, test
@@ -171,7 +183,7 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         y : ndarray of shape (n, H, W), or list of (H, W) arrays
             Labels as in `classes_`.
         """
-        return self._apply(X, lambda votes: self.classes_[votes.mean(axis=0).argmax(axis=1)])
+        return self._apply(X, lambda images: self.classes_[self._vote(images)[0].argmax(axis=1)])
 
     def predict_proba(self, X):
         """Mean probability of each class at each pixel, over the members.
@@ -186,7 +198,7 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         p : ndarray of shape (n, n_classes, H, W), or list of (n_classes, H, W) arrays
             float32, in the order of `classes_`; they sum to 1 over the classes.
         """
-        return self._apply(X, lambda votes: votes.mean(axis=0))
+        return self._apply(X, lambda images: self._vote(images)[0])
 
     def predict_uncertainty(self, X, *, kind="disagreement"):
         """How uncertain each pixel's label is.
@@ -213,40 +225,51 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         if kind not in {"disagreement", "entropy"}:
             raise ValueError(f"kind must be 'disagreement' or 'entropy', got {kind!r}")
 
-        def measure(votes: np.ndarray) -> np.ndarray:
-            total = predictive_entropy(votes.mean(axis=0), axis=1)
-            if kind == "entropy":
-                return total
+        def measure(images: np.ndarray) -> np.ndarray:
+            mean, entropy_of_members = self._vote(images, with_entropy=kind == "disagreement")
             # Rounding can bring a difference of equal numbers below 0.
-            return np.maximum(total - predictive_entropy(votes, axis=2).mean(axis=0), 0)
+            return np.maximum(predictive_entropy(mean, axis=1) - entropy_of_members, 0)
 
         return self._apply(X, measure)
 
     def _apply(self, X, function: Callable[[np.ndarray], np.ndarray]):
-        """Apply a function of the votes `(members, n, K, H, W)`, some images at a time."""
+        """Apply a function of images to some of them at a time."""
         check_is_fitted(self)
 
         def apply(images: np.ndarray) -> np.ndarray:
             at_once = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
-            first = function(self._votes(images[:at_once]))
+            first = function(images[:at_once])
             result = np.empty((len(images), *first.shape[1:]), dtype=first.dtype)
             result[:at_once] = first
             for start in range(at_once, len(images), at_once):
                 rows = slice(start, start + at_once)
-                result[rows] = function(self._votes(images[rows]))
+                result[rows] = function(images[rows])
             return result
 
         return self._for_each_size(X, apply)
 
-    def _votes(self, images: np.ndarray) -> np.ndarray:
-        n, height, width = images.shape[:3]
-        shape = (len(self.estimators_), n, len(self.classes_), height, width)
-        votes = np.zeros(shape, dtype=np.float32)
-        for place, member in enumerate(self.estimators_):
-            votes[place][:, np.searchsorted(self.classes_, member.classes_)] = (
-                member.predict_proba(images)
-            )
-        return votes
+    def _vote(
+        self, images: np.ndarray, *, with_entropy: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | float]:
+        """Mean probabilities `(n, K, H, W)`, and if wanted the members' mean entropy."""
+        total: Any = 0.0
+        entropy: Any = 0.0
+        for member in self.estimators_:
+            probabilities = self._aligned(member, images)
+            total = total + probabilities
+            if with_entropy:
+                entropy = entropy + predictive_entropy(probabilities, axis=1)
+        return total / len(self.estimators_), entropy / len(self.estimators_)
+
+    def _aligned(self, member, images: np.ndarray) -> np.ndarray:
+        """Probabilities by a member of all classes, 0 for those that it does not know."""
+        probabilities = member.predict_proba(images)
+        if len(member.classes_) == len(self.classes_):
+            return probabilities
+        n, _, height, width = probabilities.shape
+        aligned = np.zeros((n, len(self.classes_), height, width), dtype=probabilities.dtype)
+        aligned[:, np.searchsorted(self.classes_, member.classes_)] = probabilities
+        return aligned
 
     def save(self, path: str | os.PathLike) -> None:
         """Write all members to one file, without pickle; see `MarsSegmenter.save`.
@@ -274,6 +297,7 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         config = {
             "members": [describe(member) for member in self.estimators_],
             "by": self.members,
+            "params": savable({"n_jobs": self.n_jobs, "random_state": self.random_state}),
         }
         write_archive(path, config, weights)
 
@@ -313,7 +337,8 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
                     if name.startswith(prefix)
                 }
                 members.append(restore(MarsSegmenter, description, own))
-            ensemble = cls(clone(members[0]), n_members=len(members), members=config["by"])
+            params = {"n_members": len(members), "members": config["by"], **config["params"]}
+            ensemble = cls(clone(members[0]), **params)
             ensemble.estimators_ = members
             ensemble.n_channels_in_ = members[0].n_channels_in_
             ensemble._set_classes()
@@ -321,6 +346,12 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
+
+
+def _can_be_scored(mask: np.ndarray, labels: np.ndarray, ignored: int | None) -> bool:
+    """Whether a mask has a label that counts, and none that is unknown."""
+    counted = mask if ignored is None else mask[mask != ignored]
+    return counted.size > 0 and bool(np.isin(counted, labels).all())
 
 
 def _fit_member(member, X, y, train, test, given) -> BaseEstimator:
@@ -337,8 +368,9 @@ def _fit_member(member, X, y, train, test, given) -> BaseEstimator:
         and has_fit_parameter(member, "validation_data")
     ):
         # A rare class may be in these images only, which a member cannot be validated on.
-        labels = check.unique_labels(y[train])
-        test = [row for row in test if np.isin(y[row], labels).all()]
+        ignored = fitted_attribute(member, "ignore_label")
+        labels = check.labelled_classes(y[train], ignored)
+        test = [row for row in test if _can_be_scored(y[row], labels, ignored)]
         if weight is not None:
             test = [row for row in test if np.any(weight[row] > 0)]
         if test:

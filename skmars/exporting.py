@@ -127,7 +127,9 @@ class _Labeller(nn.Module):
 def _check_installed() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"export_onnx needs {' and '.join(missing)}, of the extra 'onnx' of skmars")
+        raise ImportError(
+            f"export_onnx needs {' and '.join(missing)}, which the extra 'onnx' of skmars installs"
+        )
 
 
 @contextlib.contextmanager

@@ -338,13 +338,12 @@ def _check_masks(y) -> Any:
     if y is None:
         raise ValueError("y must be masks of shape (n, H, W), got None: classes are balanced")
     if check.is_image_list(y):
-        masks = [np.asarray(mask) for mask in y]
+        masks = [np.asanyarray(mask) for mask in y]
         for mask in masks:
             if mask.ndim != 2:
                 raise ValueError(f"y must hold masks of shape (H, W), got {mask.shape}")
-            check.check_masks(mask[None])
-        return masks
-    y = np.asarray(y)
+        return [check.check_masks(mask[None])[0] for mask in masks]
+    y = np.asanyarray(y)
     if y.ndim != 3 or len(y) == 0:
         raise ValueError(f"y must be masks of shape (n, H, W), got shape {y.shape}")
     return check.check_masks(y)

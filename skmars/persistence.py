@@ -25,7 +25,15 @@ from skmars.augmentation import Augmenter
 from skmars.device import choose_device
 from skmars.parameters import ARCHITECTURE
 
-__all__ = ["PersistenceMixin", "describe", "read_archive", "reading", "restore", "write_archive"]
+__all__ = [
+    "PersistenceMixin",
+    "describe",
+    "read_archive",
+    "reading",
+    "restore",
+    "savable",
+    "write_archive",
+]
 
 FORMAT = 1
 
@@ -90,20 +98,27 @@ class PersistenceMixin:
 
 def describe(segmenter) -> dict[str, Any]:
     """Parameters and fitted attributes of a segmenter, as JSON can hold them."""
-    params = {}
     # The net is what the fit has made of them, whatever was set since.
     net = {name: getattr(segmenter.net_, f"module__{name}") for name in ARCHITECTURE}
-    for name, value in {**segmenter.get_params(deep=False), **net}.items():
-        if name == "class_weight" and isinstance(value, dict):
-            # The keys of a JSON object are strings, labels are not.
-            value = {"labels": list(value), "weights": list(value.values())}
+    params = {**segmenter.get_params(deep=False), **net}
+    if isinstance(weight := params["class_weight"], dict):
+        # The keys of a JSON object are strings, labels are not.
+        params["class_weight"] = {"labels": list(weight), "weights": list(weight.values())}
+    fitted = {name: getattr(segmenter, name) for name in FITTED}
+    return {"params": savable(params), "fitted": fitted}
+
+
+def savable(params: dict[str, Any]) -> dict[str, Any]:
+    """Those of the parameters that JSON can hold; a warning names each of the others."""
+    kept = {}
+    for name, value in params.items():
         try:
             json.dumps(value, default=_to_json)
         except TypeError:
-            warnings.warn(f"{name} cannot be saved, and is left out", stacklevel=3)
+            warnings.warn(f"{name} cannot be saved, and is left out", stacklevel=4)
         else:
-            params[name] = value
-    return {"params": params, "fitted": {name: getattr(segmenter, name) for name in FITTED}}
+            kept[name] = value
+    return kept
 
 
 def restore(cls, description: dict[str, Any], weights: dict[str, Tensor]):
@@ -125,7 +140,7 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
     """Turn what goes wrong with the content of a file into a ValueError that names it."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
         message = f"{os.fspath(path)!r} is not a saved segmenter: {error!r}"
         raise ValueError(message) from error
 

@@ -17,7 +17,7 @@ from skmars.prediction.predict import Settings, predict_labels, predict_probabil
 from skmars.training.run import Phase, Plan
 from skmars.training.setup import make_plan
 from skmars.training.steps import TrainingMixin
-from skmars.weighting import class_frequencies
+from skmars.weighting import class_frequencies, counted_images, mean_weight
 
 __all__ = ["MarsSegmenter"]
 
@@ -331,10 +331,11 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         groups = check.check_groups(groups, len(X))
         classes = check.find_classes(y, self.ignore_label)
         counts = class_counts(y, classes, sample_weight)
+        counted = counted_images(counts, sample_weight)
         rng = check.random_generator(self.random_state)
         valid_data: tuple | None
         if validation_data is None:
-            rows, held_out = self._hold_out(counts, sample_weight, groups, rng)
+            rows, held_out = self._hold_out(counts, counted, groups, rng)
             valid_data = None if held_out is None else (X, y, sample_weight, held_out)
         else:
             rows, valid_data = np.arange(len(X)), self._check_valid(validation_data, X, classes)
@@ -352,10 +353,11 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             self._start(X, rows, classes, frequencies, class_weight)
             if before is not None:
                 self._go_on_from(before)
-            train_set = self._dataset(X, y, sample_weight, rows)
-            valid_set = None if valid_data is None else self._dataset(*valid_data)
+            unit = mean_weight(y, sample_weight, rows, self.ignore_label)
+            train_set = self._dataset(X, y, sample_weight, rows, unit=unit)
+            valid_set = None if valid_data is None else self._dataset(*valid_data, unit=unit)
             plan = make_plan(self.get_params(deep=False), len(rows), started)
-            self._train(train_set, valid_set, plan, rng, mean_weight=train_set.mean_weight())
+            self._train(train_set, valid_set, plan, rng)
         return self
 
     def partial_fit(self, X, y, *, classes=None, sample_weight=None):
@@ -415,12 +417,13 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         check.check_labels(y, classes, self.ignore_label)
         if self.ignore_label is not None and np.all(y == self.ignore_label):
             raise ValueError(f"ignore_label={self.ignore_label} leaves no labelled pixel in y")
+        counts = class_counts(y, classes, sample_weight)
+        counted_images(counts, sample_weight)
         rng = getattr(self, "_rng", None) or check.random_generator(self.random_state)
         rows = np.arange(len(X))
         with self._unchanged_by_errors(), self._computing(rng):
             self._rng = rng
             if is_first:
-                counts = class_counts(y, classes, sample_weight)
                 frequencies = class_frequencies(counts, y, classes, sample_weight)
                 self._start(X, rows, classes, frequencies, class_weight)
             else:

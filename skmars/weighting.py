@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["class_frequencies", "class_weights"]
+__all__ = ["class_frequencies", "class_weights", "counted_images", "mean_weight"]
 
 # A class of a few pixels shall not drown all others.
 HIGHEST_AUTO = 8.0
@@ -94,10 +94,68 @@ def class_frequencies(
             weighted += (
                 weight * row
                 if sample_weight.ndim == 1
-                else [weight[mask == label].sum() for label in classes]
+                else [weight[mask == label].sum(dtype=np.float64) for label in classes]
             )
         totals = weighted if weighted.any() else totals
     return totals / totals.sum()
+
+
+def counted_images(counts: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray:
+    """Which images have a labelled pixel with a weight.
+
+    Parameters
+    ----------
+    counts : int array of shape (n, n_classes)
+        Pixels of each class in each mask, without those whose own weight is 0.
+    sample_weight : ndarray of shape (n,) or (n, H, W) or None
+        Weights of images or pixels.
+
+    Returns
+    -------
+    counted : bool array of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
+    counted = np.any(counts, axis=1)
+    if sample_weight is not None:
+        counted &= sample_weight.reshape(len(counts), -1).any(axis=1)
+    if not counted.any():
+        raise ValueError("sample_weight is 0 wherever y has labels")
+    return counted
+
+
+def mean_weight(
+    y: np.ndarray, sample_weight: np.ndarray | None, rows: np.ndarray, ignore_label: int | None
+) -> float:
+    """Mean weight of the labelled pixels that have some, in some of the images.
+
+    Parameters
+    ----------
+    y : int array of shape (n, H, W)
+        Masks.
+    sample_weight : ndarray of shape (n,) or (n, H, W) or None
+        Weights of images or pixels.
+    rows : ndarray of int
+        The images.
+    ignore_label : int or None
+        Label of pixels without one.
+
+    Returns
+    -------
+    weight : float
+        1 without weights.
+    """
+    if sample_weight is None:
+        return 1.0
+    total, n = 0.0, 0
+    for row in rows:
+        counted = (y[row] != ignore_label) & (sample_weight[row] > 0)
+        n += int(np.count_nonzero(counted))
+        total += float(np.sum(sample_weight[row] * counted, dtype=np.float64))
+    return total / n if n else 1.0
 
 
 def _from_mapping(class_weight: Mapping, classes: np.ndarray) -> np.ndarray:

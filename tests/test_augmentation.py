@@ -542,3 +542,11 @@ def test_everything_ignored(terrain):
     X, y = terrain
     with pytest.raises(ValueError, match="leaves no labelled pixel"):
         Augmenter(ignore_label=1).fit(X, np.ones_like(y))
+
+
+def test_large_images_are_mixed_all_the_same():
+    X = np.repeat(np.array([50, 150], dtype=np.uint8), 1000 * 600).reshape(2, 1000, 600)
+    augmenter = Augmenter(horizontal_flip=False, cutmix=1.0, n_copies=1, random_state=0)
+    copies, masks = augmenter.fit_resample(X, (X > 100).astype(np.uint8))
+    assert all(len(np.unique(image)) == 2 for image in copies[2:])
+    np.testing.assert_array_equal(masks, copies > 100)

@@ -285,6 +285,21 @@ class TestSegmenter:
         expected = best_temperature(logits.movedim(1, -1)[kept], target[kept], every)
         assert net.history[-1, "temperature"] == pytest.approx(expected, rel=1e-6)
 
+    def test_is_of_the_whole_image(self):
+        # Of a sixteenth of the columns the net is wrong, at the left.
+        logits = torch.zeros(1, 2, 1024, 1024)
+        logits[:, 0] = 3
+        target = torch.zeros(1, 1024, 1024, dtype=torch.int64)
+        target[:, :, :64] = 1
+        net = NeuralNet(torch.nn.Flatten, torch.nn.MSELoss)
+        net.history = History()
+        net.history.new_epoch()
+        watch = TemperatureScaling()
+        watch.on_epoch_begin(net)
+        watch.on_batch_end(net, batch=(None, (target, None)), y_pred=logits)
+        watch.on_epoch_end(net)
+        assert net.history[-1, "temperature"] == pytest.approx(3 / np.log(15), rel=0.2)
+
     def test_needs_images_to_validate_on(self, terrain, fast):
         segmenter = MarsSegmenter(**fast, calibration="temperature", validation_fraction=None)
         with pytest.raises(ValueError, match="not trained on"):

@@ -448,6 +448,11 @@ class TestTune:
         monkeypatch.setattr(SegmenterSearchCV, "fit", fit)
         return seen
 
+    def test_missing_images_leave_no_study_behind(self, run, tmp_path):
+        storage = f"journal://{tmp_path}/study.log"
+        assert run("tune", tmp_path / "none.npz", "--storage", storage)[0] == 2
+        assert not list(tmp_path.iterdir())
+
     def test_prints_what_was_found_and_saves_it(self, search, data_file, tmp_path):
         path = tmp_path / "best.skmars"
         storage = f"journal://{tmp_path}/study.log"
@@ -696,6 +701,7 @@ class TestErrors:
             ("fit none.npz --output m", "none.npz: No such file or directory"),
             ("fit none.npz --output none/m", "--output must be a file"),
             ("fit none.npz --output .", "--output must be a file"),
+            ("fit none.npz --output /proc/m", "cannot write to /proc"),
             ("demo --time-limit soon", "soon"),
             ("demo none.npz --output out", "none.npz: No such file"),
             ("score none.skmars none.npz", "No such file"),
@@ -706,9 +712,6 @@ class TestErrors:
             ("tune none.npz", "none.npz: No such file"),
             ("tune none.npz --output none/m", "--output must be a file"),
             ("tune none.npz --resume", "--resume needs the --storage"),
-            ("tune none.npz --storage study.log", "journal:///"),
-            ("tune none.npz --storage journal:///no/such/study.log", "no folder"),
-            ("tune none.npz --storage oracle9://x", "oracle9"),
             ("tune none.npz --trials many", "many"),
             ("tune none.npz --hight 3", "--hight"),
             ("outliers none.npz", "none.npz: No such file"),
@@ -720,6 +723,17 @@ class TestErrors:
     def test_arguments(self, fails, monkeypatch, tmp_path, argv, words):
         monkeypatch.chdir(tmp_path)
         assert words in fails(*argv.split())
+
+    @pytest.mark.parametrize(
+        ("storage", "words"),
+        [
+            ("study.log", "journal:///"),
+            ("journal:///no/such/study.log", "no folder"),
+            ("oracle9://x", "oracle9"),
+        ],
+    )
+    def test_storages_that_are_none(self, fails, data_file, storage, words):
+        assert words in fails("tune", data_file, "--storage", storage)
 
     @pytest.mark.parametrize(
         "option",

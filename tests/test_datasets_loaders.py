@@ -252,6 +252,31 @@ class TestLoadImageFolder:
         np.testing.assert_array_equal(data.images[0], deep)
         np.testing.assert_array_equal(data.target[0], deep)
 
+    def test_levels_that_do_not_fit_16_bits(self, tmp_path):
+        deep = GREY.astype(np.int32) * 1000
+        images = {"a": Image.fromarray(deep), "b": Image.fromarray(-deep)}
+        data = load_image_folder(write_folder(tmp_path / "x", images, ".tif"))
+        assert data.images.dtype == np.int32
+        np.testing.assert_array_equal(data.images, np.stack([deep, -deep]))
+
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+    def test_images_are_turned_as_viewers_turn_them(self, tmp_path, suffix):
+        levels = np.arange(0, 256, 16, dtype=np.uint8).repeat(16).reshape(16, 16)
+        (tmp_path / "x").mkdir()
+        exif = Image.Exif()
+        exif[0x0112] = 3  # upside down
+        image = Image.fromarray(levels)
+        image.save(tmp_path / "x" / f"a{suffix}", exif=exif, quality=95)
+        found = load_image_folder(tmp_path / "x").images[0]
+        assert np.abs(found.astype(int) - levels[::-1, ::-1]).max() < 12
+
+    def test_several_pages_are_refused(self, tmp_path):
+        (tmp_path / "x").mkdir()
+        pages = [Image.fromarray(GREY), Image.fromarray(GREY[::-1])]
+        pages[0].save(tmp_path / "x" / "a.tif", save_all=True, append_images=pages[1:])
+        with pytest.raises(ValueError, match=r"a\.tif has several pages"):
+            load_image_folder(tmp_path / "x")
+
     def test_16_bits_among_colour_are_refused(self, tmp_path):
         folder = write_folder(tmp_path / "x", {"a": COLOUR, "b": GREY.astype(np.uint16) * 1000})
         with pytest.raises(ValueError, match="uint16"):

@@ -14,8 +14,11 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from skmars import Augmenter, Ensemble, MarsSegmenter
+from skmars import ensemble as ensemble_module
 from skmars.metrics import mean_iou_score
+from skmars.model_selection import SegmentationKFold
 from skmars.tuning import SegmenterSearchCV
+from skmars.tuning import search as search_module
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +138,13 @@ def test_larger_images_are_taken_fewer_at_a_time(data, fitted, monkeypatch):
     expected = fitted.predict_uncertainty(X)
     sizes = []
 
-    def watched(images, original=fitted._votes):
+    member = fitted.estimators_[0]
+
+    def watched(images, original=member.predict_proba):
         sizes.append(len(images))
         return original(images)
 
-    monkeypatch.setattr(fitted, "_votes", watched)
+    monkeypatch.setattr(member, "predict_proba", watched)
     monkeypatch.setattr("skmars.ensemble.PIXELS_AT_ONCE", 3 * X[0].size + 1)
     np.testing.assert_allclose(fitted.predict_uncertainty(X), expected, atol=1e-5)
     assert sizes == [3, 3, 3, 1]
@@ -324,3 +329,46 @@ def test_bad_parameters(data, member, params, message):
 def test_bad_kind_of_uncertainty(data, fitted):
     with pytest.raises(ValueError, match="kind"):
         fitted.predict_uncertainty(data[0], kind="doubt")
+
+
+def test_fold_without_a_label_validates_nothing(data, member):
+    X, y = data
+    y = y.copy()
+    groups = np.repeat([0, 1, 2], 8)
+    y[groups == 2] = 9
+    member = clone(member).set_params(ignore_label=9, early_stopping=True)
+    ensemble = Ensemble(member, n_members=3, random_state=0).fit(X, y, groups=groups)
+    for one in ensemble.estimators_:
+        assert np.isfinite([row["valid_mean_iou"] for row in one.history_]).all()
+
+
+@pytest.mark.parametrize("estimator", [Ensemble, SegmenterSearchCV])
+def test_ignored_label_is_not_balanced(estimator, data, member, monkeypatch):
+    seen = []
+
+    class Watched(SegmentationKFold):
+        def split(self, X, y, groups=None):
+            seen.append(self.ignore_label)
+            return super().split(X, y, groups)
+
+    for module in (ensemble_module, search_module):
+        monkeypatch.setattr(module, "SegmentationKFold", Watched)
+    member = clone(member).set_params(ignore_label=0, max_epochs=1)
+    if estimator is Ensemble:
+        Ensemble(member, n_members=2).fit(*data)
+    else:
+        SegmenterSearchCV(member, n_trials=1, cv=2, refit=False).fit(*data)
+    assert seen == [0]
+
+
+def test_saved_ensemble_can_be_trained_as_before(data, member, tmp_path):
+    X = data[0]
+    ensemble = Ensemble(member, n_members=2, n_jobs=1, random_state=3).fit(*data)
+    ensemble.save(tmp_path / "e")
+    loaded = Ensemble.load(tmp_path / "e")
+    assert (loaded.n_jobs, loaded.random_state) == (1, 3)
+    np.testing.assert_array_equal(loaded.fit(*data).predict(X), ensemble.predict(X))
+    ensemble.set_params(random_state=np.random.RandomState(0))
+    with pytest.warns(UserWarning, match="random_state cannot be saved"):
+        ensemble.save(tmp_path / "e")
+    assert Ensemble.load(tmp_path / "e").random_state is None

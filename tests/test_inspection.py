@@ -264,7 +264,9 @@ class TestLearningCurveDisplay:
 )
 def test_without_matplotlib(monkeypatch, draw):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"Display\.\w+ needs matplotlib: .*skmars\[plot\]"):
+    with pytest.raises(
+        ImportError, match=r"Display\.\w+ needs matplotlib, which the extra 'plot'"
+    ):
         draw()
 
 

@@ -199,6 +199,17 @@ class TestConfusion:
         display = ConfusionDisplay.from_predictions(y_true, y_pred, **how)
         np.testing.assert_allclose(display.shares_, [[1, 0], [2 / 3, 1 / 3]])
 
+    def test_predictions_of_no_class_count_in_the_shares(self):
+        display = ConfusionDisplay.from_predictions([[[1, 1, 2]]], [[[1, 3, 2]]], labels=[1, 2])
+        np.testing.assert_allclose(display.shares_, [[0.5, 0], [0, 1]])
+
+    @pytest.mark.parametrize("share", [0.1, 0.45, 0.55, 0.9])
+    def test_numbers_stand_out_from_their_cells(self, share):
+        display = ConfusionDisplay([[share, 1 - share], [0.5, 0.5]], ["a", "b"]).plot()
+        cell = display.ax_.images[0].cmap(share)[:3]
+        text = display.ax_.texts[0].get_color()[:3]
+        assert np.abs(np.mean(cell) - np.mean(text)) > 0.3
+
     def test_needs_a_name_for_each_class(self):
         with pytest.raises(ValueError, match=r"\(2, 2\) and 3 target_names"):
             ConfusionDisplay(np.eye(2), ["a", "b", "c"]).plot()

@@ -273,5 +273,5 @@ def test_bad_input(params, message):
 
 def test_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install 'skmars\[plot\]'"):
+    with pytest.raises(ImportError, match="the extra 'plot'"):
         StudyDisplay.from_study(make_study(0))

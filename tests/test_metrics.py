@@ -11,6 +11,7 @@ from skmars.metrics import (
     boundary_f1_score,
     boundary_f1_scorer,
     confusion_counts,
+    expected_calibration_error,
     iou_from_counts,
     iou_per_class,
     mask_pairs,
@@ -401,8 +402,9 @@ def test_bad_absent(absent):
         ({"ignore_label": 0.5}, "ignore_label must be"),
         ({"sample_weight": [1.0]}, "length 1, y_true of 2"),
         ({"sample_weight": np.ones((2, 4, 3))}, r"sample_weight\[0\]"),
-        ({"sample_weight": [1.0, -1.0]}, "negative"),
-        ({"sample_weight": [1.0, np.nan]}, "NaN"),
+        ({"sample_weight": [1.0, -1.0]}, "finite and not negative"),
+        ({"sample_weight": [1.0, np.nan]}, "finite and not negative"),
+        ({"sample_weight": [1.0, np.inf]}, "finite and not negative"),
     ],
 )
 def test_bad_arguments(kwargs, match):
@@ -414,3 +416,9 @@ def test_bad_arguments(kwargs, match):
 def test_bad_tolerance(tolerance):
     with pytest.raises(ValueError, match="tolerance must be"):
         boundary_f1_score(GOOD, GOOD, tolerance=tolerance)
+
+
+def test_masked_pixels_are_not_calibrated():
+    y = np.ma.masked_equal(np.array([[[0, 1, 255]]]), 255)
+    with pytest.raises(TypeError, match="masked pixels"):
+        expected_calibration_error(y, np.full((1, 2, 1, 3), 0.5), labels=[0, 1])

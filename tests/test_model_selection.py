@@ -506,3 +506,11 @@ def test_real_scenes(real_file):
     plain = parts_of(GroupKFold(5, shuffle=True, random_state=0), y, sols)
     ours, others = (np.abs(shares(y, p) - 0.2).mean() for p in (parts, plain))
     assert ours < 0.5 * others
+
+
+def test_masked_pixels_are_refused():
+    y = np.ma.masked_array(np.random.default_rng(0).integers(0, 3, (8, 4, 4)), False)
+    y[0, 0, 0] = np.ma.masked
+    for masks in (y, list(y)):
+        with pytest.raises(TypeError, match="y has masked pixels"):
+            list(SegmentationKFold(2).split(np.zeros(8), masks))

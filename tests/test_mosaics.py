@@ -315,9 +315,15 @@ def changed(source):
     return other
 
 
+def heated(segmenter):
+    segmenter.net_.temperature = 2.0
+    return segmenter
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
+        (lambda s, x: (heated(s), x), "temperature"),
         (lambda s, x: (s, changed(x)), "source"),
         (lambda s, x: (s, x.astype(np.int32)), "source"),
         (lambda s, x: (s.set_params(window=(48, 48)), x), "window"),
@@ -487,3 +493,10 @@ def test_memory_does_not_grow_with_the_image(segmenter, tmp_path):
     assert high - small < 15
     # Of the wide one a row of windows has 5 megapixels, 100 MB as probabilities.
     assert wide - high < 40
+
+
+def test_masked_pixels_of_a_mosaic_are_refused(segmenter, source):
+    hidden = np.ma.masked_array(source, np.zeros(source.shape, dtype=bool))
+    hidden[5, 7] = np.ma.masked
+    with pytest.raises(TypeError, match="source has masked pixels"):
+        segmenter.predict_large(hidden, np.zeros(source.shape, np.uint8))

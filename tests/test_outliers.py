@@ -207,6 +207,16 @@ class TestContradictingMasks:
             "is identical to 1 other image, but the masks differ on up to 100% of the pixels"
         )
 
+    def test_copies_that_were_found_before_contradict_nothing(self, scenes):
+        X, y = scenes
+        X, y = X.copy(), y.copy()
+        X[7] = X[3]
+        # One of the two is among images that share a mask.
+        y[[7, 9, 11, 13]] = random_masks(1)[0]
+        remover = OutlierRemover(random_state=0).fit(X, y)
+        assert remover.outlier_mask_[[7, 9, 11, 13]].all()
+        assert not remover.outlier_mask_[3]
+
     def test_both_are_taken_if_neither_fits_better(self, scenes):
         X, _ = scenes
         X, y = X.copy(), random_masks(len(X))
@@ -367,8 +377,17 @@ class TestLabelQuality:
     def test_says_what_to_install(self, halves, monkeypatch):
         monkeypatch.setitem(sys.modules, "cleanlab.segmentation.rank", None)
         remover = OutlierRemover(method="label_quality", segmenter=Brightness())
-        with pytest.raises(ImportError, match=r"pip install 'skmars\[quality\]'"):
+        with pytest.raises(ImportError, match="extra 'quality'"):
             remover.fit(*halves)
+
+    def test_rare_class_is_not_taken_for_its_rareness(self, halves):
+        pytest.importorskip("cleanlab")
+        X, y = halves
+        y[20, :2] = 9
+        remover = OutlierRemover(
+            method="label_quality", segmenter=Brightness(), contamination=0.1, random_state=0
+        ).fit(X, y)
+        assert np.flatnonzero(remover.outlier_mask_).tolist() == [0, 1, 2, 3]
 
 
 class TestInvariances:

@@ -372,13 +372,23 @@ def test_validation_data_that_are_none(change, match):
     assert_rejected(make_segmenter(), X, y, match, validation_data=change(X, y))
 
 
-@pytest.mark.parametrize("validation_fraction", [0.4, None])
-def test_weights_only_where_there_are_no_labels(validation_fraction):
+@pytest.mark.parametrize("of_pixels", [True, False])
+@pytest.mark.parametrize("how", ["held out", "validation_data", "no validation", "partial_fit"])
+def test_weights_only_where_there_are_no_labels(how, of_pixels):
     X, y = make_data()
     y[0] = 9
     weight = np.r_[1.0, np.zeros(len(X) - 1)]
-    segmenter = make_segmenter(ignore_label=9, validation_fraction=validation_fraction)
-    assert_rejected(segmenter, X, y, "sample_weight is 0 wherever", sample_weight=weight)
+    if of_pixels:
+        weight = (y == 9).astype(float)
+    fraction = 0.4 if how == "held out" else None
+    segmenter = make_segmenter(
+        ignore_label=9, validation_fraction=fraction, class_weight=None, loss="focal"
+    )
+    given = {"sample_weight": weight}
+    if how == "validation_data":
+        given["validation_data"] = (X[1:], y[1:])
+    method = "partial_fit" if how == "partial_fit" else "fit"
+    assert_rejected(segmenter, X, y, "sample_weight is 0 wherever", method=method, **given)
 
 
 # A segmenter that has been fitted
@@ -486,6 +496,32 @@ def test_masked_pixels_are_refused(which):
     assert_rejected(make_segmenter(), data["X"], data["y"], f"{which} has masked pixels")
     data[which] = np.ma.masked_array({"X": X, "y": y}[which], False)
     make_segmenter(callbacks=None).fit(data["X"], data["y"])
+
+
+def test_masked_images_in_a_list_are_refused():
+    X, y = make_data()
+    hidden = np.zeros(y.shape, dtype=bool)
+    hidden[0, 0, 0] = True
+    images = list(np.ma.masked_array(X, hidden))
+    assert_rejected(make_segmenter(), images, y, "X has masked pixels")
+    assert_rejected(
+        make_segmenter(), X, list(np.ma.masked_array(y, hidden)), "y has masked pixels"
+    )
+    segmenter = make_segmenter(callbacks=None).fit(X, y)
+    for method in (segmenter.predict, segmenter.predict_proba):
+        with pytest.raises(TypeError, match="X has masked pixels"):
+            method(images)
+    with pytest.raises(TypeError, match="y has masked pixels"):
+        segmenter.score(list(X), list(np.ma.masked_array(y, hidden)))
+
+
+def test_classes_that_are_none_are_called_by_their_name():
+    X, y = make_data()
+    for classes in ([], [3]):
+        segmenter = make_segmenter()
+        assert_rejected(
+            segmenter, X, y, "classes must have at least 2", method="partial_fit", classes=classes
+        )
 
 
 def test_weight_on_nothing_but_ignored_pixels_is_refused():

@@ -8,7 +8,7 @@ from fit_records import Record, other_masks, same_state, scores_of, state_of
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring
 
-from skmars import MarsSegmenter
+from skmars import MarsSegmenter, device
 from skmars.training.callbacks import ValidationScore
 
 # What history_ holds
@@ -405,3 +405,47 @@ def test_a_bar_over_the_batches_at_verbose_2(terrain, fast, capfd):
     out, err = capfd.readouterr()
     assert "train_loss" in out
     assert "it/s" in out + err
+
+
+# What surrounds a fit
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_modes_of_torch_around_a_fit_change_nothing(mode, terrain, fast, tmp_path):
+    expected = MarsSegmenter(**fast).fit(*terrain)
+    with mode():
+        segmenter = MarsSegmenter(**fast).fit(*terrain)
+        segmenter.save(tmp_path / "model")
+        loaded = MarsSegmenter.load(tmp_path / "model")
+        assert torch.is_grad_enabled() is False
+    for one in (segmenter, loaded):
+        assert same_state(state_of(one), state_of(expected))
+    loaded.partial_fit(*terrain)
+
+
+def test_loading_measures_arithmetic_in_any_mode(terrain, fast, tmp_path):
+    MarsSegmenter(**{**fast, "precision": "auto"}).fit(*terrain).save(tmp_path / "model")
+    device._fastest.cache_clear()
+    with torch.no_grad():
+        loaded = MarsSegmenter.load(tmp_path / "model")
+    assert loaded.precision_ in {"float32", "bfloat16"}
+
+
+@pytest.mark.parametrize("factor", [1e35, 1e-35])
+@pytest.mark.parametrize("of_pixels", [True, False])
+def test_only_ratios_of_weights_matter(factor, of_pixels, terrain, fast):
+    X, y = terrain
+    shape = y.shape if of_pixels else len(y)
+    weight = np.random.default_rng(0).uniform(0.5, 2.0, shape)
+    expected = MarsSegmenter(**fast).fit(X, y, sample_weight=weight).predict_proba(X)
+    found = MarsSegmenter(**fast).fit(X, y, sample_weight=factor * weight).predict_proba(X)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_own_loss_is_not_asked_about_images_without_a_label(terrain, fast):
+    X, y = terrain
+    y = y.copy()
+    y[3] = 255
+    params = {**fast, "batch_size": 1, "validation_fraction": None, "ignore_label": 255}
+    segmenter = MarsSegmenter(**params, loss=torch.nn.CrossEntropyLoss()).fit(X, y)
+    assert all(math.isfinite(row["train_loss"]) for row in segmenter.history_)

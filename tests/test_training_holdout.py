@@ -33,6 +33,21 @@ def test_groups_stay_together_where_some_images_do_not_count(terrain, fast):
     assert not held_out & {groups[int(number)] for number in record.ids[True]}
 
 
+@pytest.mark.parametrize("missing", [float("nan"), None, np.datetime64("NaT")])
+def test_groups_that_are_missing_are_refused(missing, terrain, fast):
+    names = ["a", "b"] * 11 + ["c", missing]
+    for groups in (names, np.array(names, dtype=object)):
+        with pytest.raises(ValueError, match="some are missing"):
+            MarsSegmenter(**fast).fit(*terrain, groups=groups)
+
+
+def test_missing_groups_of_pandas_are_refused(terrain, fast):
+    pandas = pytest.importorskip("pandas")
+    groups = pandas.Series(["a", "b"] * 11 + ["c", pandas.NA], dtype="string")
+    with pytest.raises(ValueError, match="some are missing"):
+        MarsSegmenter(**fast).fit(*terrain, groups=groups)
+
+
 def test_held_out_images_are_not_trained_on(terrain, fast):
     X, y = terrain
     record = Record()
@@ -121,9 +136,8 @@ def test_validation_images_may_have_another_size(terrain, fast):
     assert scores_of(segmenter)[-1] == pytest.approx(segmenter.score(*data), abs=1e-6)
 
 
-def test_validation_data_without_a_label_do_not_end_the_training(terrain, fast):
+def test_validation_data_without_a_label_are_refused(terrain, fast):
     X, y = terrain
     segmenter = MarsSegmenter(**fast, ignore_label=255)
-    segmenter.fit(X, y, validation_data=(X[:4], np.full_like(y[:4], 255)))
-    assert segmenter.n_iter_ == 2
-    assert np.isnan(scores_of(segmenter)).all()
+    with pytest.raises(ValueError, match="no labelled pixel in validation_data"):
+        segmenter.fit(X, y, validation_data=(X[:4], np.full_like(y[:4], 255)))

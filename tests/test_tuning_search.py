@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import Pipeline
+from skorch.callbacks import Callback
 
 from skmars import MarsSegmenter, make_pipeline
 from skmars.metrics import (
@@ -49,6 +50,11 @@ class Guess(BaseEstimator):
 
     def score(self, X, y, sample_weight=None):
         return float("nan") if self.trouble == "nan" else mean_iou_score(y, self.predict(X))
+
+
+class NoTraining(Callback):
+    def on_train_begin(self, net, **kwargs):
+        raise AssertionError("trained")
 
 
 SPACE = {"level": FloatDistribution(0.0, 200.0)}
@@ -596,12 +602,35 @@ def test_samplers_that_try_everything_end_the_search(steps, sampler):
 
 
 @pytest.mark.parametrize(
-    "scoring", ["iou_9", ("mean_iou", "iou_9"), SegmentationScorer(["mean_iou", "iou_1"])]
+    "scoring",
+    ["iou_9", "iou_-1", ("mean_iou", "iou_9"), SegmentationScorer(["mean_iou", "iou_1"])],
 )
 def test_scoring_that_cannot_be_is_told_at_once(steps, scoring):
     with pytest.raises(ValueError, match=r"label that y does not have|several metrics"):
         search(scoring=scoring).fit(*steps)
     assert not Guess.fits
+
+
+def test_ignored_label_cannot_be_scored(terrain, fast):
+    segmenter = MarsSegmenter(**fast, ignore_label=0, callbacks=[NoTraining()])
+    with pytest.raises(ValueError, match="the estimator ignores"):
+        search(None, segmenter, scoring="iou_0").fit(*terrain)
+
+
+@pytest.mark.parametrize("scoring", [None, "mean_iou"])
+def test_class_of_a_single_scene_is_told_at_once(scoring, terrain, fast):
+    X, y = terrain
+    y = y.copy()
+    y[5, :2] = 7
+    segmenter = MarsSegmenter(**fast, callbacks=[NoTraining()])
+    with pytest.raises(ValueError, match=r"labels \[7\] are only in the images that fold"):
+        search(None, make_pipeline(segment=segmenter), scoring=scoring).fit(X, y)
+    accuracy = SegmentationScorer("mean_iou", labels=[0, 1, 2, 3, 4, 7])
+    segmenter.set_params(callbacks=None, max_epochs=1)
+    fitted = search(
+        {"dropout": FloatDistribution(0, 0.5)}, segmenter, scoring=accuracy, n_trials=1
+    )
+    assert fitted.fit(X, y).best_score_ > 0
 
 
 def test_weights_reach_the_segmenter(steps):

@@ -54,6 +54,15 @@ def test_seeds_follow_from_the_studys(url, log, tmp_path):
     assert len({worker_of(trial) for trial in open_study(url).get_trials()}) > 1
 
 
+def test_processes_that_share_a_database_file_make_no_trial_too_many(log, tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    search(url, Evaluate(log, 0.02), 1)
+    with forks() as start:
+        started = [start(search, url, Evaluate(log, 0.02), 12) for _ in range(3)]
+        assert join(started) == [0, 0, 0]
+    check_complete(open_study(url), 12)
+
+
 def worker_of(trial):
     (signature,) = trials._signatures(trial)
     return signature.split(":")[1]

@@ -73,8 +73,6 @@ def tune(args: argparse.Namespace) -> None:
     output = None if args.output is None else check_output("--output", args.output, args.data)
     if args.resume and args.storage is None:
         raise ValueError("--resume needs the --storage that has the study")
-    if args.storage is not None and not args.resume:
-        _check_is_new(args.storage, args.study, args.workers)
     params = _hyperparameters(args)
     estimator: Any = MarsSegmenter(**params)
     fixed = list(params)
@@ -105,6 +103,8 @@ def tune(args: argparse.Namespace) -> None:
         verbose=0 if args.quiet else 1,
     )
     data = load_pairs(args)
+    if args.storage is not None and not args.resume:
+        _check_is_new(args.storage, args.study, args.workers)
     with _study_errors():
         search.fit(data.images, data.target, groups=data.groups)
     _print_search(search, objectives)
@@ -244,7 +244,7 @@ def report(args: argparse.Namespace) -> None:
     """Write what a model is and does as one HTML file."""
     from skmars.inspection import write_report
 
-    output = check_output("FILE.html", args.output, args.model, args.data)
+    output = check_output("--output", args.output, args.model, args.data)
     segmenter, images, target, names, what = _model_and_masks(args)
     write_report(
         output, segmenter, images, target, target_names=names, title=f"{args.model}, {what}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from skmars._files import check_writable
 from skmars.datasets import load_an2dl, make_terrain
 from skmars.datasets._an2dl import TARGET_NAMES
 from skmars.inspection import (
@@ -115,6 +116,7 @@ def run_demo(
     parts = _generate(random_state) if data is None else _read(data, random_state)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
     ignore_label = parts.ignore_label()
     _announce(parts, ignore_label, time_limit)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skmars._files import replacing
+from skmars._files import check_writable, replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,7 @@ def check_output(option: str, path: str, *inputs: str | None) -> Path:
     for name in inputs:
         if name is not None and output.exists() and output.samefile(name):
             raise ValueError(f"{option} must be another file than {name}")
+    check_writable(output.parent)
     return output
 
 
@@ -103,7 +104,8 @@ def write_folder(masks: Sequence["np.ndarray"], names: Sequence[str], folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     dtype = np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16
     for mask, name in zip(masks, names, strict=True):
-        Image.fromarray(mask.astype(dtype)).save(folder / f"{name}.png")
+        with replacing(folder / f"{name}.png") as file:
+            Image.fromarray(mask.astype(dtype)).save(file, format="png")
 
 
 def write_outliers(remover: Any, path: Path) -> None:

@@ -36,7 +36,7 @@ def load_image_folder(
     images : str or path-like
         Folder of PNG, TIFF or JPEG files, grey or in colour. 16-bit grey images stay as they
         are, 16-bit colour is read with 8 bits. An alpha channel is dropped, palettes are
-        resolved to RGB.
+        resolved to RGB, and images are turned as their EXIF orientation says.
     masks : str or path-like, default=None
         Folder of PNG or TIFF files: palette images, whose indices are the labels, or grey
         images of 1, 8 or 16 bits, whose values are the labels.
@@ -68,9 +68,9 @@ def load_image_folder(
         If there is no such folder.
     ValueError
         If a folder holds no images, two files have the same name up to the suffix, a file has
-        no partner, images differ in the type of their pixels, or a mask is a JPEG or colour
-        image, stores labels in 2 or 4 bits or with zero for white, or differs from its image in
-        size.
+        no partner or several pages, images differ in the type of their pixels, or a mask is a
+        JPEG or colour image, stores labels in 2 or 4 bits or with zero for white, or differs
+        from its image in size.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def load_image_folder(
     ((3, 64, 128), (3, 64, 128))
     """
     image_files = _list_files(Path(images))
-    pixels = [_read(path, _image_to_array) for path in image_files.values()]
+    pixels = _narrow([_read(path, _image_to_array) for path in image_files.values()])
     if any(image.ndim == 3 for image in pixels):
         pixels = [
             _as_rgb(image, path) for image, path in zip(pixels, image_files.values(), strict=True)
@@ -98,7 +98,7 @@ def load_image_folder(
     if masks is not None:
         mask_files = _list_files(Path(masks))
         _check_pairs(image_files, mask_files)
-        labels = [_read_mask(mask_files[stem]) for stem in image_files]
+        labels = _narrow([_read_mask(mask_files[stem]) for stem in image_files])
         for stem, image, mask in zip(image_files, pixels, labels, strict=True):
             if image.shape[:2] != mask.shape:
                 raise ValueError(
@@ -160,6 +160,8 @@ def _read(path: Path, convert: Callable[["Image.Image", Path], np.ndarray]) -> n
 
     try:
         with Image.open(path) as image:
+            if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+                raise ValueError(f"{path} has several pages; save each as a file of its own")
             return convert(image, path)
     except (FileNotFoundError, PermissionError):
         raise
@@ -171,23 +173,28 @@ def _read(path: Path, convert: Callable[["Image.Image", Path], np.ndarray]) -> n
 
 
 def _image_to_array(image: "Image.Image", path: Path) -> np.ndarray:
+    from PIL import ImageOps
+
+    # As viewers show it, in which masks are drawn.
+    image = ImageOps.exif_transpose(image)
     if image.mode == "LA":
         return np.array(image.convert("L"))
     if image.mode in ("L", "F", "I") or image.mode.startswith("I;16"):
-        return _native_grey(image)
+        return np.array(image)
     return np.array(image.convert("L" if image.mode == "1" else "RGB"))
 
 
 def _mask_to_array(image: "Image.Image", path: Path) -> np.ndarray:
     if image.mode in ("1", "L", "P"):
-        if (stored := _stored_as(image)) in _CHANGED_GREYS:
+        # An R at the end says that the bits of a byte are in reverse.
+        if (stored := _stored_as(image)).removesuffix("R") in _CHANGED_GREYS:
             raise ValueError(
                 f"{path} stores grey levels as {stored}, from which other values are read than it "
                 "has; save the mask with 8 bits, black being zero"
             )
         return np.array(image, dtype=np.uint8)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _native_grey(image)
+        return np.array(image)
     raise ValueError(
         f"{path} is of mode {image.mode}; a mask must be a palette image or a grey one of 1, 8 "
         "or 16 bits"
@@ -202,13 +209,22 @@ def _stored_as(image: "Image.Image") -> str:
     return str(stored[0]) if isinstance(stored, tuple) and stored else str(stored)
 
 
-def _native_grey(image: "Image.Image") -> np.ndarray:
-    array = np.array(image)
-    # Pillow opens 16-bit PNG files as 32 bits in older versions, or big-endian.
-    is_16_bit = array.dtype.kind in "iu" and array.dtype.itemsize > 1
-    if is_16_bit and array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max:
-        return array.astype(np.uint16)
-    return array
+def _narrow(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Bring integers of more than 8 bits into 16, if all of them fit.
+
+    Pillow opens 16-bit PNG files as 32 bits in older versions, or big-endian.
+    """
+    wide = [array.dtype.kind in "iu" and array.dtype.itemsize > 1 for array in arrays]
+    fits = all(
+        array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max
+        for array, is_wide in zip(arrays, wide, strict=True)
+        if is_wide
+    )
+    dtype = np.uint16 if fits else np.int32
+    return [
+        array.astype(dtype) if is_wide else array
+        for array, is_wide in zip(arrays, wide, strict=True)
+    ]
 
 
 def _read_mask(path: Path) -> np.ndarray:

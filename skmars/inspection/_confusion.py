@@ -5,7 +5,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from skmars._fitted import known_labels
 from skmars.inspection._figures import require_matplotlib
-from skmars.metrics import confusion_counts
+from skmars.metrics.mask_pairs import count_with_others, pair_masks
 
 
 class ConfusionDisplay:
@@ -15,16 +15,17 @@ class ConfusionDisplay:
 
     Parameters
     ----------
-    counts : array-like of shape (K, K)
+    counts : array-like of shape (K, K) or (K, K + 1)
         Pixels by true class (rows) and predicted class (columns), as
-        `skmars.metrics.confusion_counts` gives them.
+        `skmars.metrics.confusion_counts` gives them; a last column for those that were predicted
+        to be of no class counts, but is not drawn.
     target_names : sequence of K str
         Names of the classes.
 
     Attributes
     ----------
     shares_ : ndarray of shape (K, K)
-        What is drawn; a row sums to 1, or to 0 if no pixel has its class.
+        What is drawn; a row sums to 1, or less where pixels were predicted to be of no class.
     ax_ : matplotlib Axes
         Axes with the matrix.
     figure_ : matplotlib Figure
@@ -104,7 +105,8 @@ class ConfusionDisplay:
         display : ConfusionDisplay
         """
         require_matplotlib(f"{cls.__name__}.from_predictions")
-        counts = confusion_counts(y_true, y_pred, labels=labels, ignore_label=ignore_label)
+        pairs = pair_masks(y_true, y_pred, None)
+        counts = count_with_others(pairs, labels, ignore_label)[1][:-1]
         names = [str(label) for label in labels] if target_names is None else target_names
         return cls(counts, names).plot(ax=ax)
 
@@ -131,10 +133,10 @@ class ConfusionDisplay:
         import matplotlib.pyplot as plt
 
         counts, names = np.asarray(self.counts), list(self.target_names)
-        if counts.shape != (len(names), len(names)):
+        if counts.shape not in {(len(names), len(names) + more) for more in (0, 1)}:
             raise ValueError(f"got counts of shape {counts.shape} and {len(names)} target_names")
         totals = counts.sum(axis=1, keepdims=True)
-        self.shares_ = counts / np.where(totals > 0, totals, 1)
+        self.shares_ = (counts / np.where(totals > 0, totals, 1))[:, : len(names)]
         if ax is None:
             side = 2.0 + 0.7 * len(names)
             ax = plt.subplots(figsize=(side, side), layout="constrained")[1]
@@ -146,6 +148,9 @@ class ConfusionDisplay:
             xticks_rotation="horizontal" if len(names) < 7 else "vertical",
             im_kw={"vmin": 0, "vmax": 1},
         )
+        for text, share in zip(display.text_.ravel(), self.shares_.ravel(), strict=True):
+            # scikit-learn's choice is for colours that span the shares that there are.
+            text.set_color(display.im_.cmap(1.0 if share < 0.5 else 0.0))
         ax.set_title("fraction of each true class", fontsize="medium")
         self.ax_, self.figure_ = display.ax_, display.figure_
         return self

@@ -10,7 +10,9 @@ def require_matplotlib(caller: str) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{caller} needs matplotlib, which the extra 'plot' of skmars installs") from error
+        raise ImportError(
+            f"{caller} needs matplotlib, which the extra 'plot' of skmars installs"
+        ) from error
 
 
 def make_panels(ax, shape: tuple[int, int], size: tuple[float, float]) -> tuple[np.ndarray, Any]:

@@ -5,6 +5,7 @@ import html
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -24,10 +25,11 @@ from skmars.inspection._reliability import ReliabilityDisplay, SparsificationDis
 from skmars.inspection._tables import class_names
 from skmars.metrics import (
     boundary_f1_score,
-    confusion_counts,
     iou_from_counts,
     pixel_accuracy_score,
 )
+from skmars.metrics.averages import mean_of_present
+from skmars.metrics.mask_pairs import count_with_others, pair_masks
 
 PAGE = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
 
@@ -94,8 +96,8 @@ def write_report(
     labels, ignored = known_labels(estimator, y)
     names = class_names(labels, target_names)
     predicted = estimator.predict(X)
-    counts = confusion_counts(y, predicted, labels=labels, ignore_label=ignored)
-    figures = dict(_learning_and_errors(estimator, counts, names))
+    counts = count_with_others(pair_masks(y, predicted, None), labels, ignored)[1]
+    figures = dict(_learning_and_errors(estimator, counts[:-1], names))
     if hasattr(estimator, "predict_proba"):
         figures |= dict(_confidence(estimator, X, y, predicted))
     shown = _spread(y, predicted, ignored, n_images)
@@ -125,7 +127,7 @@ def _facts(estimator, n_images: int) -> dict[str, str]:
     for name in ("n_parameters_", "n_iter_", "precision_", "device_", "temperature_"):
         value = fitted_attribute(estimator, name)
         if value is not None:
-            facts[name] = str(value) if isinstance(value, str) else f"{value:,.6g}"
+            facts[name] = _as_text(value)
     try:
         defaults = type(estimator)().get_params(deep=False)
     except TypeError:
@@ -137,9 +139,16 @@ def _facts(estimator, n_images: int) -> dict[str, str]:
     return facts
 
 
+def _as_text(value) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, Integral) else f"{value:.6g}"
+
+
 def _scores(y, predicted, counts, names, ignored) -> dict[str, str]:
-    iou = iou_from_counts(counts)
-    scores = {"mean IoU": float(np.nanmean(iou))}
+    # The last one is of no class.
+    iou = iou_from_counts(counts)[:-1]
+    scores = {"mean IoU": mean_of_present(iou, "mean IoU")}
     scores |= {f"IoU of {name}": float(value) for name, value in zip(names, iou, strict=True)}
     scores["pixel accuracy"] = pixel_accuracy_score(y, predicted, ignore_label=ignored)
     scores["boundary F1, within 2 pixels"] = boundary_f1_score(y, predicted, ignore_label=ignored)

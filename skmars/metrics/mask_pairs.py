@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MaskPairs", "check_labels", "count_with_others", "pair_masks", "stack_masks"]
+__all__ = ["MaskPairs", "check_label_list", "count_with_others", "pair_masks", "stack_masks"]
 
 # Pixels converted to int64 at a time; they stay in the processor's cache.
 CHUNK = 2**17
@@ -68,8 +68,8 @@ def pair_masks(y_true: Any, y_pred: Any, sample_weight: Any) -> MaskPairs:
                 f"sample_weight[{i}] must be a number or of shape {mask.shape}; "
                 f"got shape {weight.shape}"
             )
-        if not np.all(weight >= 0):
-            raise ValueError("sample_weight must not be negative or NaN")
+        if not np.all((weight >= 0) & (weight < np.inf)):
+            raise ValueError("sample_weight must be finite and not negative")
     return MaskPairs(true, pred, weights)
 
 
@@ -97,7 +97,7 @@ def stack_masks(masks: list[NDArray[Any]]) -> NDArray[np.int64]:
     return integers
 
 
-def check_labels(labels: Any, ignore_label: int | None) -> NDArray[np.int64]:
+def check_label_list(labels: Any, ignore_label: int | None) -> NDArray[np.int64]:
     """Check that labels are different integers and none is ignored."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or len(labels) == 0 or labels.dtype.kind not in "buif":
@@ -120,7 +120,7 @@ def count_with_others(
     """
     if ignore_label is not None and ignore_label != int(ignore_label):
         raise ValueError(f"ignore_label must be None or an integer; got {ignore_label!r}")
-    classes = _find_labels(pairs) if labels is None else check_labels(labels, ignore_label)
+    classes = _find_labels(pairs) if labels is None else check_label_list(labels, ignore_label)
     ignored = np.array([] if ignore_label is None else [ignore_label], dtype=np.int64)
     known = np.union1d(classes, ignored)
     seen, counts = _count_known(pairs, known)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skmars.metrics.mask_pairs import check_labels, stack_masks
+from skmars.metrics.mask_pairs import check_label_list, stack_masks
 
 __all__ = [
     "ReliabilityCurve",
@@ -101,7 +101,7 @@ def reliability_curve(
     """
     if n_bins < 1:
         raise ValueError(f"n_bins must be at least 1; got {n_bins}")
-    classes = check_labels(labels, ignore_label)
+    classes = check_label_list(labels, ignore_label)
     sums = np.zeros((3, n_bins))
     for mask, scores in _pairs(y_true, probabilities, (len(classes),)):
         if not (scores.min() >= 0 and scores.max() <= 1 + 1e-5):
@@ -325,6 +325,8 @@ def _pairs(masks: Any, values: Any, leading: tuple[int, ...]) -> Iterator[tuple[
     if len(masks) != len(values):
         raise ValueError(f"there are {len(masks)} true masks, but values for {len(values)} images")
     for place, (mask, value) in enumerate(zip(masks, values, strict=True)):
+        if np.ma.is_masked(mask) or np.ma.is_masked(value):
+            raise TypeError(f"image {place} has masked pixels: fill them with a label to ignore")
         mask, value = np.asarray(mask), np.asarray(value)
         if mask.ndim != 2 or value.shape != (*leading, *mask.shape):
             raise ValueError(

@@ -1,6 +1,7 @@
 """Scorers for `scoring=`, which ask the fitted estimator for its classes and its ignored label."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from skmars.metrics.averages import (
 )
 from skmars.metrics.boundary_f1 import boundary_f1_score, check_tolerance
 from skmars.metrics.confusion import iou_from_counts
-from skmars.metrics.mask_pairs import check_labels, count_with_others, pair_masks
+from skmars.metrics.mask_pairs import check_label_list, count_with_others, pair_masks
 
 __all__ = [
     "SegmentationScorer",
@@ -170,8 +171,13 @@ class SegmentationScorer(BaseEstimator):
         self._functions()
         absent_value(absent)
         check_tolerance(tolerance)
+        own = isinstance(ignore_label, str) and ignore_label == "auto"
+        if not own and ignore_label is not None and not isinstance(ignore_label, Integral):
+            raise ValueError(
+                f"ignore_label must be an integer, None or 'auto'; got {ignore_label!r}"
+            )
         if labels is not None:
-            check_labels(labels, None)
+            check_label_list(labels, None if own else ignore_label)
 
     def __call__(self, estimator, X, y, sample_weight=None) -> float | dict[str, float]:
         """Predict and score.
@@ -248,7 +254,7 @@ class SegmentationScorer(BaseEstimator):
         pairs = pair_masks(y, y_pred, sample_weight)
         found, counts = count_with_others(pairs, None, ignore_label)
         if self.labels is not None:
-            labels = check_labels(self.labels, ignore_label)
+            labels = check_label_list(self.labels, ignore_label)
         elif known is not None:
             labels = np.asarray(known)
             labels = labels[labels != ignore_label]
@@ -279,7 +285,7 @@ class SegmentationScorer(BaseEstimator):
 
 
 def _all_names(labels) -> list[str]:
-    labels = [] if labels is None else check_labels(labels, None)
+    labels = [] if labels is None else check_label_list(labels, None)
     return [*METRICS, *(f"iou_{label}" for label in labels)]
 
 

@@ -6,6 +6,9 @@ import numpy as np
 
 __all__ = ["Findings", "count"]
 
+# Images that an error tells of.
+N_NAMED = 10
+
 
 class Findings:
     """What the methods have found so far, image by image."""
@@ -39,9 +42,11 @@ class Findings:
         left = set().union(*(labels[row] for row in np.flatnonzero(~self.outliers)))
         lost = sorted(set().union(*labels) - left - {ignore_label})
         if lost:
+            rows = np.flatnonzero(self.outliers)[:N_NAMED].tolist()
+            named = "; ".join(f"image {row} {self.reasons[row][0]}" for row in rows)
             raise ValueError(
                 f"taking {count(self.outliers.sum(), 'outlier')} of {len(y)} images would take "
-                f"all pixels of the labels {lost}"
+                f"all pixels of the labels {lost}: {named}"
             )
 
 

@@ -27,7 +27,7 @@ def label_quality(
     y : ndarray of shape (n, H, W)
         Masks.
     segmenter : estimator with fit, predict_proba and classes_
-        A clone is fitted for each fold. A label that is in none of its masks cannot be right.
+        A clone is fitted for each fold. Labels that are in none of its masks are not judged.
     splitter : cross-validation splitter
         Each image is in one test fold.
     ignore_label : int or None, default=None
@@ -53,6 +53,8 @@ def label_quality(
             ignored = masks == fitted_attribute(model, "ignore_label")
             if ignore_label is not None:
                 ignored |= masks == ignore_label
+            # What the model was not shown it cannot judge.
+            ignored |= ~np.isin(masks, model.classes_)
             labels, p = _as_indices(masks, model.classes_, model.predict_proba(X[rows]), ignored)
             quality[rows] = score_masks(labels, p, method="softmin", verbose=False)[0]
     return quality

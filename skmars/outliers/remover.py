@@ -4,12 +4,13 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import KFold, check_cv
+from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skmars import _validation as check
 from skmars._seeding import seeded
 from skmars._tags import ImageInputMixin
+from skmars.model_selection import SegmentationKFold
 from skmars.outliers.findings import Findings, count
 from skmars.outliers.image_features import FEATURE_NAMES, image_features
 from skmars.outliers.label_quality import label_quality, mask_fit
@@ -262,7 +263,7 @@ default="auto"
 
     def _find_by_contradicting_mask(self, X, y, findings: Findings, rng) -> None:
         ignored = self.ignore_label
-        groups = find_copies(X, y, tolerance=_TOLERANCE, ignore_label=ignored)
+        groups = find_copies(X, y, ~findings.outliers, tolerance=_TOLERANCE, ignore_label=ignored)
         if not groups:
             return
         rows = np.concatenate(groups)
@@ -322,7 +323,11 @@ default="auto"
             segmenter = MarsSegmenter(ignore_label=self.ignore_label)
         splitter = check_cv(self.cv)
         if isinstance(self.cv, Integral):
-            splitter = KFold(self.cv, shuffle=True, random_state=int(rng.integers(2**31)))
+            splitter = SegmentationKFold(
+                int(self.cv),
+                random_state=int(rng.integers(2**31)),
+                ignore_label=self.ignore_label,
+            )
         quality = label_quality(
             X, y, seeded(segmenter, rng, anew=False), splitter, ignore_label=self.ignore_label
         )

@@ -82,7 +82,12 @@ def find_shared_masks(
 
 
 def find_copies(
-    X: np.ndarray, y: np.ndarray, *, tolerance: float, ignore_label: int | None = None
+    X: np.ndarray,
+    y: np.ndarray,
+    wanted: np.ndarray,
+    *,
+    tolerance: float,
+    ignore_label: int | None = None,
 ) -> list[np.ndarray]:
     """Find identical images whose masks contradict each other.
 
@@ -92,6 +97,8 @@ def find_copies(
         Images. Constant ones are passed over: they show nothing that a mask could contradict.
     y : ndarray of shape (n, H, W)
         Masks.
+    wanted : bool array of shape (n,)
+        Images to look at; the others are passed over.
     tolerance : float
         Fraction of the pixels on which masks of one image may differ.
     ignore_label : int or None, default=None
@@ -103,8 +110,9 @@ def find_copies(
         Rows of each image that has copies, if two of their masks differ by more.
     """
     groups = []
-    for rows in group_equal(X):
-        if len(rows) == 1 or np.ptp(X[rows[0]].astype(np.float64)) == 0:
+    for same in group_equal(X):
+        rows = same[wanted[same]]
+        if len(rows) < 2 or np.ptp(X[rows[0]].astype(np.float64)) == 0:
             continue
         masks = y[rows]
         if max(fraction_differing(mask, masks, ignore_label).max() for mask in masks) > tolerance:

@@ -219,7 +219,7 @@ class _Source:
 
     def __getitem__(self, region: tuple[slice, slice]) -> np.ndarray:
         rows, columns = region
-        part = np.asarray(self.array[rows.start : rows.stop, columns.start : columns.stop])
+        part = np.asanyarray(self.array[rows.start : rows.stop, columns.start : columns.stop])
         part = check.check_images(part[None], n_channels=self.n_channels, name="source")[0]
         wanted = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
         if part.shape != wanted:
@@ -273,6 +273,7 @@ def _describe(
     how = settings._replace(window=[int(side) for side in settings.window or ()])
     return {
         "model": model.hexdigest(),
+        "temperature": float(net.temperature),
         "precision": precision,
         # Of numpy's types, which JSON does not know, some are allowed as parameters.
         "window": how.window,

@@ -52,7 +52,9 @@ class Criterion(nn.Module):
     ) -> Tensor:
         """Loss of logits `(n, K, H, W)` against class indices `(n, H, W)`."""
         if not self.is_named:
-            return self.loss(logits, target)
+            # Of no pixel, means such as torch's have no value.
+            has_labels = bool((target != IGNORE_INDEX).any())
+            return self.loss(logits, target) if has_labels else logits.sum() * 0.0
         return self.loss(
             logits,
             target,
@@ -89,8 +91,6 @@ class SegmentationNet(NeuralNet):
         self.augment: Callable[[Batch], Batch] | None = None
         self.average: MovingAverage | None = None
         self.temperature = 1.0
-        # Of the pixels that are trained on.
-        self.mean_weight = 1.0
         self.module_: AttentionASPPUNet
         # The weights and the temperature that were folded, and the result.
         self._folded: tuple[list[Tensor], float, nn.Module] | None = None
@@ -192,7 +192,7 @@ class SegmentationNet(NeuralNet):
         # A loss is a mean over its batch: batches count for as much as their weights do.
         counted = weights_of_pixels(weight, target)[target != IGNORE_INDEX]
         counted = counted[counted > 0]
-        return loss * counted.mean() / self.mean_weight if len(counted) else loss
+        return loss * counted.mean() if len(counted) else loss
 
     def get_iterator(self, dataset, training=False) -> Batches:
         """Slice the data set; training batches are shuffled and end with the phase."""

@@ -46,20 +46,13 @@ class TrainingMixin:
         """What the logits are divided by."""
         return self.history_[self.best_epoch_].get("temperature", 1.0)
 
-    def _hold_out(
-        self, counts, sample_weight, groups, rng
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _hold_out(self, counts, counted, groups, rng) -> tuple[np.ndarray, np.ndarray | None]:
         """Rows to train on, and those to validate on or None."""
         n = len(counts)
-        # An image whose pixels do not count has nothing to be validated by.
-        matters = counts.any(axis=1)
-        if sample_weight is not None:
-            matters &= sample_weight.reshape(n, -1).any(axis=1)
-        if not matters.any():
-            raise ValueError("sample_weight is 0 wherever y has labels")
         if self.validation_fraction is None:
             return np.arange(n), None
-        rows = np.flatnonzero(matters)
+        # An image whose pixels do not count has nothing to be validated by.
+        rows = np.flatnonzero(counted)
         groups = np.arange(n) if groups is None else groups
         _, held_out = holdout_split(
             counts[rows], self.validation_fraction, groups=groups[rows], rng=rng
@@ -72,17 +65,26 @@ class TrainingMixin:
         n_channels = check.count_channels(X)
         X_valid, y_valid = check.check_validation_data(validation_data, n_channels=n_channels)
         check.check_labels(y_valid, classes, self.ignore_label, name="validation_data[1]")
+        if self.ignore_label is not None and np.all(y_valid == self.ignore_label):
+            raise ValueError(
+                f"ignore_label={self.ignore_label} leaves no labelled pixel in validation_data[1]"
+            )
         return X_valid, y_valid
 
-    def _dataset(self, X, y, sample_weight=None, rows=None) -> SegmentationDataset:
+    def _dataset(self, X, y, sample_weight=None, rows=None, **more) -> SegmentationDataset:
         return SegmentationDataset(
-            X, y, self.classes_, self.ignore_label, sample_weight=sample_weight, rows=rows
+            X, y, self.classes_, self.ignore_label, sample_weight=sample_weight, rows=rows, **more
         )
 
     @contextlib.contextmanager
     def _computing(self, rng: np.random.Generator) -> Iterator[None]:
-        """Seed torch, set threads and denormals, and leave all of it as it was."""
-        with compute_settings(self.n_threads), torch.random.fork_rng():
+        """Seed torch, set threads, denormals and gradients, and leave all of it as it was."""
+        with (
+            compute_settings(self.n_threads),
+            torch.random.fork_rng(),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             torch.manual_seed(int(rng.integers(2**31)))
             yield
 
@@ -169,16 +171,7 @@ class TrainingMixin:
         self.net_.temperature = self.temperature_
         restore_history(self.net_, self.history_)
 
-    def _train(
-        self,
-        train_set,
-        valid_set,
-        plan: Plan,
-        rng: np.random.Generator,
-        *,
-        mean_weight: float = 1.0,
-    ) -> None:
-        self.net_.mean_weight = mean_weight
+    def _train(self, train_set, valid_set, plan: Plan, rng: np.random.Generator) -> None:
         self.net_.use_compiler(self.compile != "auto" and bool(self.compile))
         augmenter = choose_augmenter(self.augmentation)
         augment = augmenter and augmenter.prepare(

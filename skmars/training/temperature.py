@@ -77,9 +77,12 @@ class TemperatureScaling(Callback):
         if training:
             return
         target, weight = batch[1]
-        labelled = (target != IGNORE_INDEX).flatten().nonzero()[:, 0]
-        step = max(1, len(labelled) // (PIXELS_AN_IMAGE * len(target)))
-        chosen = labelled[::step]
+        chosen = (target != IGNORE_INDEX).flatten().nonzero()[:, 0]
+        n = PIXELS_AN_IMAGE * len(target)
+        if len(chosen) > n:
+            # By chance, as equal steps can keep to a few columns of the image; the same each time.
+            draws = torch.Generator().manual_seed(0)
+            chosen = chosen[torch.randint(len(chosen), (n,), generator=draws)]
         pixels = y_pred.movedim(1, -1).flatten(0, -2)[chosen.to(y_pred.device)].cpu()
         if weight is not None:
             weight = weights_of_pixels(weight, target).flatten()[chosen]

@@ -1,5 +1,6 @@
 """What one trial does: parameters out of the space, fits over the folds, scores."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ def make_objectives(scoring, estimator: BaseEstimator, labels: np.ndarray) -> li
     estimator : estimator
         What is to be scored.
     labels : ndarray
-        Those that the masks have.
+        Those that the masks have, without the ignored one.
 
     Returns
     -------
@@ -87,9 +88,12 @@ def make_objectives(scoring, estimator: BaseEstimator, labels: np.ndarray) -> li
             f"the first objective of scoring must be an accuracy, got {objectives[0].name!r}"
         )
     for objective in objectives:
-        label = objective.name.removeprefix("iou_")
-        if label != objective.name and label.isdecimal() and int(label) not in labels:
-            raise ValueError(f"scoring={objective.name!r} is of a label that y does not have")
+        label = re.fullmatch(r"iou_(-?\d+)", objective.name)
+        if label and int(label[1]) not in labels:
+            raise ValueError(
+                f"scoring={objective.name!r} is of a label that y does not have, or that the "
+                "estimator ignores"
+            )
     if len({objective.name for objective in objectives}) < len(objectives):
         raise ValueError(f"scoring has two objectives of one name: {scoring!r}")
     return objectives

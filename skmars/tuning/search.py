@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmars import _validation as check
 from skmars._fitted import fitted_attribute
+from skmars.base import BaseSegmenter
 from skmars.model_selection import SegmentationKFold
 from skmars.pipeline import fit_arguments
 from skmars.tuning.evaluation import Evaluation, make_objectives
@@ -256,7 +257,9 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         """What is searched and how, with everything checked that can be."""
         if self.n_trials is None and self.timeout is None:
             raise ValueError("n_trials=None needs a timeout, or the search has no end")
-        objectives = make_objectives(self.scoring, self.estimator, check.unique_labels(y))
+        ignored = fitted_attribute(self.estimator, "ignore_label")
+        labels = check.labelled_classes(y, ignored)
+        objectives = make_objectives(self.scoring, self.estimator, labels)
         space = default_space(self.estimator) if self.space is None else self.space
         _check_space(space, self.estimator)
         for name, values in fit_params.items():
@@ -268,10 +271,14 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         known = seed_of(self.storage, self.study_name, n_workers=self.n_workers)
         seed = seed if known is None else known
         if isinstance(self.cv, Integral):
-            splitter = SegmentationKFold(int(self.cv), random_state=seed)
+            splitter = SegmentationKFold(int(self.cv), random_state=seed, ignore_label=ignored)
         else:
             splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         folds = list(splitter.split(X, y, groups))
+        names = {objective.name for objective in objectives}
+        parts = [step for _, step in find_steps(self.estimator)]
+        if names & {"score", "mean_iou"} and any(isinstance(x, BaseSegmenter) for x in parts):
+            _check_folds(y, folds, ignored)
         data = fingerprint(X, y, folds, fit_params)
         if groups is not None:
             fit_params = {**fit_arguments(self.estimator, groups=groups), **fit_params}
@@ -379,6 +386,18 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             # A pickle cannot take a file or a database along.
             state["study_"] = _copy_in_memory(state["study_"])
         return state
+
+
+def _check_folds(y, folds, ignored: int | None) -> None:
+    """Refuse folds that segmenters cannot score, since they were not shown a class."""
+    for number, (train, test) in enumerate(folds):
+        known = set(check.unique_labels(y[train]).tolist()) | {ignored}
+        lost = sorted(set(check.unique_labels(y[test]).tolist()) - known)
+        if lost:
+            raise ValueError(
+                f"labels {lost} are only in the images that fold {number} scores, not in those "
+                "that it trains on: use fewer folds or other groups, or leave these labels out"
+            )
 
 
 def _check_space(space: Space, estimator: BaseEstimator) -> None:

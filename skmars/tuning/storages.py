@@ -8,6 +8,7 @@ import abc
 import contextlib
 import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -339,6 +340,10 @@ def _claim_file(inner: BaseStorage) -> str | None:
     backend = getattr(inner, "_backend", None)
     if isinstance(inner, JournalStorage) and isinstance(backend, JournalFileBackend):
         return backend._file_path + ".claims"
+    engine = _engine_of(inner)
+    if engine is not None and engine.dialect.name == "sqlite":
+        file = engine.url.database
+        return None if file in (None, "", ":memory:") else os.path.abspath(file) + ".claims"
     return None
 
 
