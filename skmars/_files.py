@@ -28,7 +28,8 @@ def replacing(path: str | os.PathLike, mode: str = "wb", **kwargs: Any) -> Itera
     Parameters
     ----------
     path : path-like
-        What stands there stays until then, and for good if anything is raised; a link stays one.
+        An existing file is kept until then, and kept if anything is raised; a symbolic link stays
+        one.
     mode : str, default="wb"
         As in `open`.
     **kwargs

@@ -63,10 +63,10 @@ class Augmenter(ImageInputMixin, BaseEstimator):
     paste_rare_class : float, default=0.0
         Probability, in [0, 1], that an image gets regions of the rarest class from another image
         of the training set, with their rows kept and moved sideways (as in the simple copy-paste
-        of Ghiasi et al. 2021). The rarest class is the one with the fewest pixels.
+        of [1]_). The rarest class is the one with the fewest pixels.
     cutmix : float, default=0.0
         Probability, in [0, 1], that a rectangle of an image, with a quarter to three quarters of
-        its sides, shows what another image of the batch has there (as CutMix of Yun et al. 2019,
+        its sides, shows what another image of the batch has there (as CutMix [2]_,
         with the mask instead of mixed labels).
     n_copies : int, default=1
         Changed copies of each image that `fit_resample` appends, at least 0. Has no meaning
@@ -91,13 +91,10 @@ class Augmenter(ImageInputMixin, BaseEstimator):
 
     References
     ----------
-    Golnaz Ghiasi, Yin Cui, Aravind Srinivas, Rui Qian, Tsung-Yi Lin, Ekin D. Cubuk, Quoc V. Le
-    and Barret Zoph, "Simple copy-paste is a strong data augmentation method for instance
-    segmentation", CVPR 2021.
-
-    Sangdoo Yun, Dongyoon Han, Seong Joon Oh, Sanghyuk Chun, Junsuk Choe and Youngjoon Yoo,
-    "CutMix: regularization strategy to train strong classifiers with localizable features",
-    ICCV 2019.
+    .. [1] Ghiasi, G., et al. (2021). Simple copy-paste is a strong data augmentation method for
+       instance segmentation. CVPR.
+    .. [2] Yun, S., et al. (2019). CutMix: Regularization strategy to train strong classifiers
+       with localizable features. ICCV.
 
     Examples
     --------
@@ -213,10 +210,10 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         X_more = np.empty((len(self.sample_indices_), *X.shape[1:]), X.dtype)
         y_more = np.empty((len(self.sample_indices_), *y.shape[1:]), y.dtype)
         X_more[:n], y_more[:n] = X, y
-        # At least two, of which one can be mixed into the other.
+        # At least two, if there are, of which one can be mixed into the other.
         at_once = max(2, NUMBERS_AT_ONCE // X[0].size)
-        for start in range(n, len(X_more), at_once):
-            part = slice(start, start + at_once)
+        n_parts = max(1, (len(X_more) - n) // at_once)
+        for part in np.array_split(np.arange(n, len(X_more)), n_parts):
             images, (target, _) = dataset[self.sample_indices_[part]]
             # In double precision, in which every pixel of the usual dtypes is exact.
             batch = augment(Batch(images.double(), target, None))
@@ -224,7 +221,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
             y_more[part] = dataset.classes[np.maximum(batch.target.numpy(), 0)]
             ignored = batch.target.numpy() == IGNORE_INDEX
             if ignored.any():
-                y_more[part][ignored] = self.ignore_label
+                y_more[part] = np.where(ignored, self.ignore_label, y_more[part])
         return X_more, y_more
 
     def prepare(
@@ -397,6 +394,7 @@ def _paste_rarest(probability: float, dataset: SegmentationDataset) -> Transform
         dataset.ignore_label,
         sample_weight=dataset.sample_weight,
         rows=dataset.rows[shows],
+        unit=dataset.unit,
     )
     return paste_regions(probability, donors, rarest)
 

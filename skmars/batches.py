@@ -20,7 +20,7 @@ __all__ = [
     "weights_of_pixels",
 ]
 
-PIXELS_AT_ONCE = 2**20
+NUMBERS_AT_ONCE = 2**20
 
 
 def channels_first(images: np.ndarray) -> Tensor:
@@ -60,7 +60,7 @@ def measure_scaling(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, n
     """
     n_channels = 1 if images.ndim == 3 else images.shape[3]
     scaler = StandardScaler()
-    n_parts = math.ceil(images[:1].size * len(rows) / PIXELS_AT_ONCE)
+    n_parts = math.ceil(images[:1].size * len(rows) / NUMBERS_AT_ONCE)
     for part in np.array_split(rows, min(n_parts, len(rows))):
         scaler.partial_fit(images[part].reshape(-1, n_channels))
     return scaler.mean_, scaler.scale_
@@ -84,7 +84,7 @@ class SegmentationDataset(Dataset):
     rows : ndarray of int, or None
         The images that belong to this data set; all by default.
     unit : float, default=1.0
-        The weight that counts as 1.
+        What sample weights are divided by.
     """
 
     def __init__(

@@ -51,9 +51,9 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
     members : {"folds", "seeds"}, default="folds"
         By what they differ. "folds" splits the images as `SegmentationKFold` does; each member is
         validated on one fold, if it takes `validation_data`, and trained on all others, so that
-        every image helps to train most of them (cross-validation ensemble, Krogh and Vedelsby
-        1995). "seeds" gives all images to each, with random numbers of its own (deep ensemble,
-        Lakshminarayanan et al. 2017); what a member holds out of them is up to it.
+        every image helps to train most of them (cross-validation ensemble [1]_). "seeds" gives all
+        images to each, with random numbers of its own (deep ensemble [2]_); what a member holds
+        out of them is up to it.
     n_jobs : int or None, default=None
         Members that are trained at a time, in processes that share the cores. One after another
         by default, which is as fast where a single training uses all cores.
@@ -71,11 +71,10 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
 
     References
     ----------
-    Anders Krogh and Jesper Vedelsby, "Neural network ensembles, cross validation, and active
-    learning", NeurIPS 1995.
-
-    Balaji Lakshminarayanan, Alexander Pritzel and Charles Blundell, "Simple and scalable
-    predictive uncertainty estimation using deep ensembles", NeurIPS 2017.
+    .. [1] Krogh, A., Vedelsby, J. (1995). Neural network ensembles, cross validation, and active
+       learning. NeurIPS.
+    .. [2] Lakshminarayanan, B., Pritzel, A., Blundell, C. (2017). Simple and scalable predictive
+       uncertainty estimation using deep ensembles. NeurIPS.
 
     Examples
     --------
@@ -208,19 +207,24 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
             Images.
         kind : {"disagreement", "entropy"}, default="disagreement"
-            The mutual information between label and member (Houlsby et al. 2011), which is 0
-            where all members say the same, however unsure each of them is; or the entropy of the
-            mean probabilities, which counts both.
+            The mutual information between label and member [1]_, which is 0 where all members say
+            the same, however unsure each of them is; or the entropy of the mean probabilities,
+            which counts both.
 
         Returns
         -------
         uncertainty : ndarray of shape (n, H, W), or list of (H, W) arrays
             float32, in [0, 1]: as a fraction of the highest possible entropy.
 
+        Raises
+        ------
+        ValueError
+            If `kind` is unknown.
+
         References
         ----------
-        Neil Houlsby, Ferenc Huszar, Zoubin Ghahramani and Mate Lengyel, "Bayesian active
-        learning for classification and preference learning", arXiv:1112.5745, 2011.
+        .. [1] Houlsby, N., Huszar, F., Ghahramani, Z., Lengyel, M. (2011). Bayesian active
+           learning for classification and preference learning. arXiv:1112.5745.
         """
         if kind not in {"disagreement", "entropy"}:
             raise ValueError(f"kind must be 'disagreement' or 'entropy', got {kind!r}")

@@ -17,7 +17,7 @@ by name; to add a loss is to write one function and to enter it there.
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -155,7 +155,10 @@ def dice_loss(
     sample_weight: Tensor | None = None,
     smooth: float = 1.0,
 ) -> Tensor:
-    r"""Soft Dice loss [1]_ of each class over the whole batch, averaged over classes [2]_.
+    r"""Soft Dice loss of each class over the whole batch, averaged over classes.
+
+    As in V-Net [1]_, but without squares in the denominator; the generalised Dice loss [2]_ takes
+    one ratio of weighted sums over the classes instead of their mean.
 
     .. math:: D_c = \frac{2 \sum_i s_i\, p_{ic}\, g_{ic} + \epsilon}
               {\sum_i s_i\, p_{ic} + \sum_i s_i\, g_{ic} + \epsilon}, \qquad
@@ -211,7 +214,10 @@ def dice_loss(
     overlap = 2 * (predicted * truth).sum(pixels)
     total = predicted.sum(pixels) + (pixel_weight * truth).sum(pixels)
     # 1 - D, in a form that is 0 and not 0/0 where a class is neither true nor predicted.
-    loss = (total - overlap) / _nonzero(total + smooth)
+    divisor = total + smooth
+    is_absent = divisor < torch.finfo(divisor.dtype).tiny
+    loss = (total - overlap) / divisor.masked_fill(is_absent, 1)
+    loss = loss.masked_fill(is_absent, 0)
     return (batch.weight * loss).sum() / _nonzero(batch.weight.sum())
 
 
@@ -290,7 +296,7 @@ LOSSES: dict[str, Loss] = {
 class _Term:
     weight: float
     function: Loss
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -325,7 +331,7 @@ class CombinedLoss:
 
 
 def make_loss(loss: str, **params: Any) -> CombinedLoss:
-    """Make one loss of a name, or of several joined by "+".
+    """Build a loss from a name, or from several joined by "+".
 
     Parameters
     ----------
@@ -343,8 +349,8 @@ def make_loss(loss: str, **params: Any) -> CombinedLoss:
     Raises
     ------
     ValueError
-        If a name is unknown or comes twice, no term takes a parameter, or a value is out of its
-        range.
+        If a name is unknown or comes twice, a parameter belongs to no term, or a value is out of
+        its range.
 
     Examples
     --------

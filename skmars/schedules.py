@@ -5,15 +5,24 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["SCHEDULERS", "ConstantRate", "CosineDecay", "ReduceOnPlateau", "make_schedule"]
+__all__ = [
+    "SCHEDULERS",
+    "ConstantRate",
+    "CosineDecay",
+    "ReduceOnPlateau",
+    "Schedule",
+    "make_schedule",
+]
 
 
-class ConstantRate:
-    """The full learning rate from the first batch to the last.
+class Schedule:
+    """Which fraction of the learning rate holds at which point of the training.
 
-    A schedule has two methods: `factor(progress)`, called before each batch, and
-    `update(loss)`, called after each epoch.
+    `factor(progress)` is called before each batch, `update(loss)` after each epoch.
     """
+
+    # Whether a training that ends before its time loses what the schedule is for.
+    needs_its_end = False
 
     def factor(self, progress: float) -> float:
         """Fraction of the learning rate when a share `progress` in [0, 1] of training is done."""
@@ -23,7 +32,11 @@ class ConstantRate:
         """Take note of an epoch's validation loss."""
 
 
-class CosineDecay(ConstantRate):
+class ConstantRate(Schedule):
+    """The full learning rate from the first batch to the last."""
+
+
+class CosineDecay(Schedule):
     """A short linear warm-up, then half a cosine down to a small fraction of the rate [1]_.
 
     Parameters
@@ -46,6 +59,8 @@ class CosineDecay(ConstantRate):
     [0.5, 1.0, 0.5, 0.0]
     """
 
+    needs_its_end = True
+
     def __init__(self, warmup: float = 0.05, final: float = 0.01):
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must be in [0, 1), got {warmup!r}")
@@ -64,7 +79,7 @@ class CosineDecay(ConstantRate):
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * decay))
 
 
-class ReduceOnPlateau(ConstantRate):
+class ReduceOnPlateau(Schedule):
     """Lower the rate whenever the validation loss has not improved for some epochs.
 
     Without validation data the training loss is watched.
@@ -129,12 +144,16 @@ class ReduceOnPlateau(ConstantRate):
             self._current, self._n_bad = max(self._current * self.reduction, self.final), 0
 
 
-SCHEDULERS = {None: ConstantRate, "cosine": CosineDecay, "plateau": ReduceOnPlateau}
+SCHEDULERS: dict[str | None, type[Schedule]] = {
+    None: ConstantRate,
+    "cosine": CosineDecay,
+    "plateau": ReduceOnPlateau,
+}
 
 
 def make_schedule(
     scheduler: str | None, params: Mapping[str, Any] | None
-) -> Callable[[], ConstantRate]:
+) -> Callable[[], Schedule]:
     """Bind a schedule's parameters, checked, so that each phase can start it anew.
 
     Parameters

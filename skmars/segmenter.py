@@ -415,8 +415,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             self._check_same_net("partial_fit")
             classes = self.classes_
         check.check_labels(y, classes, self.ignore_label)
-        if self.ignore_label is not None and np.all(y == self.ignore_label):
-            raise ValueError(f"ignore_label={self.ignore_label} leaves no labelled pixel in y")
+        check.labelled_classes(y, self.ignore_label)
         counts = class_counts(y, classes, sample_weight)
         counted_images(counts, sample_weight)
         rng = getattr(self, "_rng", None) or check.random_generator(self.random_state)

@@ -194,7 +194,11 @@ def mix_rectangles(probability: float) -> Transform:
     def mix(batch: Batch, generator: torch.Generator) -> Batch:
         n, device = len(batch.target), batch.target.device
         draws = torch.rand(5, n, generator=generator, dtype=torch.float64)
-        others = torch.randperm(n, generator=generator).to(device)
+        order = torch.randperm(n, generator=generator)
+        # Each has the one before it in a random order: never itself, but in a batch of one.
+        others = torch.empty_like(order)
+        others[order] = order.roll(1)
+        others = others.to(device)
         chosen = draws[0] < probability
         rows, columns = (
             _random_part(size, *draws[start : start + 2]).to(device)
@@ -248,16 +252,24 @@ def paste_regions(probability: float, donors: SegmentationDataset, label: int) -
         shifts = torch.randint(width, (n, 1), generator=generator)[chosen]
         if not len(chosen):
             return batch
-        images, (target, _) = donors[picks.numpy()]
+        images, (target, given) = donors[picks.numpy()]
         columns = (torch.arange(width) + shifts) % width
         images = images.to(batch.images.dtype)
         images = images.gather(3, columns[:, None, None].expand_as(images))
-        region = target.gather(2, columns[:, None].expand_as(target)) == label
+        places = columns[:, None].expand_as(target)
+        region = target.gather(2, places) == label
         device = batch.images.device
         chosen, images, region = chosen.to(device), images.to(device), region.to(device)
         pasted, relabelled = batch.images.clone(), batch.target.clone()
         pasted[chosen] = torch.where(region[:, None], images, pasted[chosen])
         relabelled[chosen] = relabelled[chosen].masked_fill(region, label)
-        return Batch(pasted, relabelled, batch.weight)
+        weight = batch.weight
+        if weight is not None and given is not None:
+            # As in mixing, weights go with their pixels.
+            given = weights_of_pixels(given, target).gather(2, places).to(device)
+            weight = weights_of_pixels(weight, batch.target).clone()
+            weight[chosen] = torch.where(region, given, weight[chosen])
+            relabelled = relabelled.masked_fill(weight == 0, IGNORE_INDEX)
+        return Batch(pasted, relabelled, weight)
 
     return paste

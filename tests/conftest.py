@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 # Before torch is loaded: OpenMP threads that wait for each other busily come nearly to a
@@ -14,6 +15,13 @@ from skmars.datasets import make_terrain
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data" / "mars_terrain.npz"
 REAL_DATA = Path(os.environ.get("SKMARS_DATA", BESIDE))
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")

@@ -292,7 +292,8 @@ def test_weights_of_pixels_move_along(params):
 
 
 def test_weights_of_images_stay():
-    augment, dataset = prepared(*matched(), **{**EVERYTHING, "cutmix": 0.0})
+    parts_of_others = {"cutmix": 0.0, "paste_rare_class": 0.0}
+    augment, dataset = prepared(*matched(), **{**EVERYTHING, **parts_of_others})
     weight = torch.rand(len(dataset))
     assert torch.equal(changed(augment, dataset, weight).weight, weight)
 
@@ -544,9 +545,30 @@ def test_everything_ignored(terrain):
         Augmenter(ignore_label=1).fit(X, np.ones_like(y))
 
 
-def test_large_images_are_mixed_all_the_same():
-    X = np.repeat(np.array([50, 150], dtype=np.uint8), 1000 * 600).reshape(2, 1000, 600)
-    augmenter = Augmenter(horizontal_flip=False, cutmix=1.0, n_copies=1, random_state=0)
-    copies, masks = augmenter.fit_resample(X, (X > 100).astype(np.uint8))
-    assert all(len(np.unique(image)) == 2 for image in copies[2:])
-    np.testing.assert_array_equal(masks, copies > 100)
+@pytest.mark.parametrize("seed", range(4))
+def test_large_images_are_mixed_all_the_same(seed):
+    X = np.repeat(np.array([50, 150, 250], dtype=np.uint8), 1000 * 600).reshape(3, 1000, 600)
+    augmenter = Augmenter(horizontal_flip=False, cutmix=1.0, n_copies=1, random_state=seed)
+    copies, masks = augmenter.fit_resample(X, X // 100)
+    assert all(len(np.unique(image)) == 2 for image in copies[3:])
+    np.testing.assert_array_equal(masks, copies // 100)
+
+
+def test_pasted_pixels_bring_their_weights():
+    X, y = matched()
+    rare = int(np.unique(y, return_counts=True)[1].argmin())
+    weight = np.where(y == np.unique(y)[rare], 10.0, 1.0)
+    weight[0] = 0
+    augmenter = Augmenter(**OFF, paste_rare_class=1.0)
+    classes = np.unique(y)
+    dataset = SegmentationDataset(X, y, classes, None, sample_weight=weight, unit=2.0)
+    augment = augmenter.prepare(
+        dataset, *measure_scaling(X, dataset.rows), np.random.default_rng(0)
+    )
+    images, (target, given) = dataset[np.arange(len(X))]
+    batch = augment(Batch(images.float(), target, given))
+    assert (batch.target == rare).sum() > (target == rare).sum()
+    expected = torch.where(batch.target == rare, 5.0, 0.5)
+    counted = batch.target != IGNORE_INDEX
+    assert torch.equal(batch.weight[counted], expected[counted])
+    assert (batch.weight[~counted] == 0).all()

@@ -31,12 +31,6 @@ LABELS = np.array([3, 7, 9])
 IGNORED = 255
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def scored():
     """True masks with ignored pixels, and probabilities that are right more often than not."""
@@ -299,6 +293,27 @@ class TestSegmenter:
         watch.on_batch_end(net, batch=(None, (target, None)), y_pred=logits)
         watch.on_epoch_end(net)
         assert net.history[-1, "temperature"] == pytest.approx(3 / np.log(15), rel=0.2)
+
+    def test_does_not_depend_on_the_size_of_batches(self):
+        rng = np.random.default_rng(0)
+        logits = torch.from_numpy(rng.normal(size=(2, 3, 128, 128))).float() * 4
+        target = torch.from_numpy(rng.integers(0, 3, size=(2, 128, 128)))
+        target[0] = logits[0].argmax(0)
+        target[1, 8:] = -100
+        found = []
+        for parts in ([slice(0, 2)], [slice(0, 1), slice(1, 2)]):
+            net = NeuralNet(torch.nn.Flatten, torch.nn.MSELoss)
+            net.history = History()
+            net.history.new_epoch()
+            watch = TemperatureScaling()
+            watch.on_epoch_begin(net)
+            for part in parts:
+                watch.on_batch_end(net, batch=(None, (target[part], None)), y_pred=logits[part])
+            watch.on_epoch_end(net)
+            found.append(net.history[-1, "temperature"])
+        kept = target >= 0
+        expected = best_temperature(logits.movedim(1, -1)[kept], target[kept])
+        np.testing.assert_allclose(found, expected, rtol=0.15)
 
     def test_needs_images_to_validate_on(self, terrain, fast):
         segmenter = MarsSegmenter(**fast, calibration="temperature", validation_fraction=None)

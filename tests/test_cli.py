@@ -208,7 +208,7 @@ class TestHyperparameters:
         assert "together" in err
 
     def test_one_dilation_rate(self):
-        args = parser._make_parser(with_hyperparameters=["fit"]).parse_args(
+        args = parser._make_parser("fit").parse_args(
             ["fit", "x.npz", "--output", "m", "--dilation-rates", "2"]
         )
         assert args.dilation_rates == (2,)

@@ -85,6 +85,7 @@ def test_missing_packages_are_named(segmenter, tmp_path, monkeypatch):
     "params",
     [
         {"depth": 4, "aspp": False, "skip": "add"},
+        {"patch_size": 1, "calibration": "temperature"},
         {"skip": "fusion", "block": "plain", "attention": False, "dropout": 0.2},
     ],
     ids=str,

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from pictures import shown
 
 from skmars.inspection import (
     LearningCurveDisplay,
@@ -25,12 +26,6 @@ HISTORY = [
 PHASES = ["train", "train", "fine_tune"]
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 class Flipped:
     """A segmenter that predicts half of the image's brightness."""
 
@@ -38,10 +33,6 @@ class Flipped:
 
     def predict(self, X):
         return [(np.asarray(image) > 100).astype(int) + 1 for image in X]
-
-
-def shown(panel):
-    return np.asarray(panel.images[0].get_array())
 
 
 class TestMaskDisplay:

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from pictures import shown
 from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
@@ -36,21 +37,11 @@ from skmars.metrics import expected_calibration_error, iou_per_class, mean_iou_s
 NAMES = ["background", "soil <fine>", "bedrock", "sand", "big rock"]
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def fitted(terrain):
     return MarsSegmenter(
         depth=2, base_channels=4, max_epochs=2, precision="float32", ignore_label=0, random_state=0
     ).fit(*terrain)
-
-
-def shown(panel):
-    return np.asarray(panel.images[0].get_array())
 
 
 class Page(HTMLParser):

@@ -452,3 +452,10 @@ def test_losses_refuse(name, change, match, batch):
 def test_losses_check_their_own_parameters(loss, params, batch):
     with pytest.raises(ValueError, match="at least 0"):
         loss(*batch, **params)
+
+
+def test_dice_of_next_to_no_weight_has_gradients():
+    logits = torch.tensor([[[[0.0]], [[-70.0]]]], requires_grad=True)
+    weight = torch.tensor([1e-10])
+    dice_loss(logits, torch.tensor([[[0]]]), smooth=0.0, sample_weight=weight).backward()
+    assert torch.isfinite(logits.grad).all()

@@ -7,16 +7,11 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from pictures import shown
 from sklearn.exceptions import NotFittedError
 
 from skmars.inspection import OutlierDisplay
 from skmars.outliers import OutlierRemover
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
@@ -26,10 +21,6 @@ def spoiled(terrain):
     y = np.random.default_rng(0).integers(0, 3, y.shape)
     y[[2, 5, 8]] = y[2]
     return X, y, OutlierRemover(method="repeated_mask").fit(X, y)
-
-
-def shown(panel):
-    return np.asarray(panel.images[0].get_array())
 
 
 def test_shows_each_outlier_with_its_reason(spoiled):

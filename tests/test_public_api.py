@@ -92,6 +92,7 @@ PUBLIC = {
         "ConstantRate",
         "CosineDecay",
         "ReduceOnPlateau",
+        "Schedule",
         "make_schedule",
     },
     "skmars.model_selection": {

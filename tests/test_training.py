@@ -449,3 +449,35 @@ def test_own_loss_is_not_asked_about_images_without_a_label(terrain, fast):
     params = {**fast, "batch_size": 1, "validation_fraction": None, "ignore_label": 255}
     segmenter = MarsSegmenter(**params, loss=torch.nn.CrossEntropyLoss()).fit(X, y)
     assert all(math.isfinite(row["train_loss"]) for row in segmenter.history_)
+
+
+def test_partial_fit_goes_on_in_another_layout(terrain, fast, monkeypatch):
+    found = []
+    for channels_last in (False, True):
+        monkeypatch.undo()
+        arithmetic = device.Arithmetic("float32", False)
+        monkeypatch.setattr("skmars.training.setup.choose_arithmetic", lambda *_, a=arithmetic: a)
+        segmenter = MarsSegmenter(**fast).fit(*terrain)
+        arithmetic = device.Arithmetic("float32", channels_last)
+        monkeypatch.setattr("skmars.training.steps.choose_arithmetic", lambda *_, a=arithmetic: a)
+        found.append(segmenter.partial_fit(*terrain).predict_proba(terrain[0]))
+    np.testing.assert_allclose(*found, atol=1e-3)
+
+
+def test_partial_fit_goes_on_with_the_optimizer(terrain, fast):
+    segmenter = MarsSegmenter(**fast)
+    for n_calls in (1, 2, 3):
+        segmenter.partial_fit(*terrain)
+        steps = {int(state["step"]) for state in segmenter.net_.optimizer_.state.values()}
+        assert steps == {3 * n_calls}
+
+
+def test_best_epoch_of_a_warm_start_is_not_of_an_earlier_fit(terrain, fast):
+    X, y = terrain
+    params = {**fast, "max_epochs": 6, "learning_rate": 0.01, "early_stopping": True}
+    segmenter = MarsSegmenter(**params, warm_start=True, ema_decay=None)
+    segmenter.fit(X, y, validation_data=(X, y))
+    segmenter.set_params(learning_rate=0.3, max_epochs=2).fit(X, y, validation_data=(X, y))
+    scores = scores_of(segmenter)
+    assert max(scores[:6]) > max(scores[6:])
+    assert segmenter.best_epoch_ == 6 + np.argmax(scores[6:])

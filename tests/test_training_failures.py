@@ -59,3 +59,13 @@ def test_a_first_partial_fit_that_fails_leaves_it_unfitted(terrain, fast):
     # Another net can be trained then.
     segmenter.set_params(loss="focal", depth=3).partial_fit(*terrain)
     assert np.isfinite(segmenter.predict_proba(terrain[0])).all()
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_divergence_in_the_last_step_raises(method, terrain, fast):
+    params = {**fast, "learning_rate": 1e30, "max_epochs": 1, "batch_size": 24}
+    segmenter = MarsSegmenter(**params, scheduler=None, validation_fraction=None)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        getattr(segmenter, method)(*terrain)
+    with pytest.raises(NotFittedError):
+        segmenter.predict(terrain[0])

@@ -188,6 +188,16 @@ def test_without_a_cosine_patience_ends_the_training_before_the_time(terrain, fa
     assert time.perf_counter() - started < 30
 
 
+@pytest.mark.usefixtures("warm")
+def test_patience_does_not_cut_a_cosine_short(terrain, fast):
+    X, y = terrain
+    params = {**fast, "max_epochs": 1000, "time_limit": 2.0, "early_stopping": True, "patience": 1}
+    segmenter = MarsSegmenter(**params)
+    segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
+    assert segmenter.history_[-1]["learning_rate"] < 0.1 * 2e-3
+    assert segmenter.best_epoch_ < segmenter.n_iter_ - 1
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("freeze", [None, "encoder"])

@@ -261,8 +261,11 @@ def test_time_as_an_aim(steps):
 
 @pytest.mark.parametrize("scoring", [None, "mean_iou", "boundary_f1", "pixel_accuracy", "iou_1"])
 def test_scoring_by_name(steps, scoring):
-    fitted = search(scoring=scoring, n_trials=3).fit(*steps)
-    assert 0 <= fitted.best_score_ <= 1
+    folds = SegmentationKFold(2, random_state=3)
+    fitted = search(scoring=scoring, n_trials=3, cv=folds).fit(*steps)
+    scorer = None if scoring is None else SegmentationScorer(scoring)
+    scores = cross_val_score(Guess(**fitted.best_params_), *steps, cv=folds, scoring=scorer)
+    assert fitted.best_score_ == pytest.approx(scores.mean())
 
 
 def test_groups_stay_in_one_fold_and_reach_the_segmenter(steps):

@@ -26,7 +26,6 @@ CONFIGURATIONS = {
     "40 epochs": {},
     "40 epochs, the best epoch": {"early_stopping": True, "patience": MANY_EPOCHS},
     "40 epochs, all images, none held out": {"validation_fraction": None},
-    "120 epochs": {"max_epochs": 120},
     "40 epochs, 32 base channels": {"base_channels": 32},
     "200 images, 40 epochs": FEW,
     "200 images, 40 epochs, the best, or 10 without a better one": {
@@ -35,7 +34,6 @@ CONFIGURATIONS = {
         "patience": 10,
     },
     "200 images, auto": {**FEW, "max_epochs": "auto"},
-    "200 images, 360 epochs": {**FEW, "max_epochs": 360},
 }
 
 

@@ -21,13 +21,10 @@ from skmars.metrics import expected_calibration_error, predictive_entropy, spars
 
 CONFIGURATIONS = {
     "one": {},
-    "one, all images, none held out": {"validation_fraction": None},
     "one, temperature": {"calibration": "temperature"},
     "3 by folds": {"n_members": 3},
     "3 by folds, early_stopping": {"n_members": 3, "early_stopping": True},
-    "3 by folds, temperature": {"n_members": 3, "calibration": "temperature"},
     "3 by seeds": {"n_members": 3, "members": "seeds"},
-    "5 by folds": {"n_members": 5},
 }
 
 

@@ -15,10 +15,10 @@ from unittest import mock
 import torch
 from protocol import Split, run_segmenter, run_table
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skmars import Augmenter
 from skmars.nn import ASPP, AttentionASPPUNet
+from skmars.nn.blocks import upsample
 
 LIGHT = {"horizontal_flip": False, "brightness": 0.3, "contrast": 0.3}
 SETTINGS = {
@@ -32,12 +32,6 @@ SETTINGS = {
     "precision": "float32",
     "tta": False,
 }
-
-
-def twice_as_large(maps: Tensor, like: Tensor) -> Tensor:
-    """Interpolate to the size of an image that is twice as large, or one pixel less."""
-    up = F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
-    return up[..., : like.shape[-2], : like.shape[-1]]
 
 
 class PoolingASPP(ASPP):
@@ -80,7 +74,7 @@ class HalfNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Interpolate the logits."""
-        return twice_as_large(self.net(self.stem(x)), x)
+        return upsample(self.net(self.stem(x)), 2, x.shape[-2:])
 
 
 class StemNet(HalfNet):
@@ -115,7 +109,7 @@ class CoarseDecoder(AttentionASPPUNet):
         x = self.bottleneck(x)
         for level in self.decoder:
             x = level(x, skips.pop())
-        return twice_as_large(self.head(x), image)
+        return upsample(self.head(x), 2, image.shape[-2:])
 
 
 class OwnLight(HalfNet):
@@ -168,7 +162,6 @@ def changed(**params) -> dict[str, Augmenter]:
 POOLED = {"pyramid": PoolingASPP}
 PATCHES = {"patch_size": 2, "ema_decay": 0.99, "precision": "bfloat16"}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "full": {},
     "full, moving average of 0.99": {"ema_decay": 0.99},
     "full, without ASPP": {"aspp": False},
     "patches": PATCHES,
@@ -211,7 +204,6 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "class_weight": None,
     },
     "coarse decoder, moving average of 0.99": {"net": CoarseDecoder, "ema_decay": 0.99},
-    "coarse decoder, dropout 0.3": {"net": CoarseDecoder, "dropout": 0.3},
     "coarse decoder, local contrast beside the image": {"net": LocalContrast},
     "half resolution, mean in ASPP": {"net": HalfNet, **POOLED},
     "half resolution, mean in ASPP, 30 epochs": {"net": HalfNet, **POOLED, "max_epochs": 30},

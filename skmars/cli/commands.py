@@ -1,7 +1,6 @@
 """What each command of the command line does.
 
-Nothing outside the standard library is imported before a command runs, so that `skmars --help`
-answers at once.
+Nothing outside the standard library is imported before a command runs.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """The command line: `skmars demo|fit|tune|outliers|predict|score|report|export|info`.
 
 Thin: it reads arguments and files, and calls the package. Nothing outside the standard library is
-imported before a command runs, so that `skmars --help` answers at once.
+imported until `fit` or `tune` is named or another command runs, so that `skmars --help` answers at
+once.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = _make_parser(with_hyperparameters=argv[:1]).parse_args(argv)
+        args = _make_parser(argv[0] if argv else None).parse_args(argv)
         args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -73,7 +74,8 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _make_parser(*, with_hyperparameters: Sequence[str]) -> argparse.ArgumentParser:
+def _make_parser(command: str | None) -> argparse.ArgumentParser:
+    """Make the parser, with the hyperparameters only of the command that is to run."""
     parser = _Parser(prog="skmars", description="Semantic segmentation, made for Martian terrain.")
     parser.add_argument("--version", action="version", version=f"skmars {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -96,13 +98,13 @@ def _make_parser(*, with_hyperparameters: Sequence[str]) -> argparse.ArgumentPar
     fit = add("fit", commands.fit, "train a model")
     _add_pairs(fit)
     fit.add_argument("--output", required=True, metavar="MODEL", help="file to save the model to")
-    if "fit" in with_hyperparameters:
+    if command == "fit":
         _add_hyperparameters(fit)
 
     tune = add("tune", commands.tune, "search for the best hyperparameters, and train a model")
     _add_pairs(tune)
     _add_search(tune)
-    if "tune" in with_hyperparameters:
+    if command == "tune":
         _add_hyperparameters(tune, fixed=True)
 
     outliers = add("outliers", commands.outliers, "list images that do not belong in the data")
@@ -146,6 +148,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--trials",
+        "--n-trials",
         type=int,
         metavar="N",
         help="of the study in all; default: 20, or with a timeout no end",
@@ -157,14 +160,21 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         help="where the study is kept: journal:///path/study.log, or "
         "postgresql+psycopg://user@host/name for several machines; default: in memory",
     )
-    add("--study", default="skmars", metavar="NAME", help="default: skmars")
+    add("--study", "--study-name", default="skmars", metavar="NAME", help="default: skmars")
     add(
         "--resume",
         action="store_true",
         help="go on with the study, or begin it if there is "
         "none: the same command can run on any number of machines at the same time",
     )
-    add("--workers", type=int, default=1, metavar="N", help="processes here; default: 1")
+    add(
+        "--workers",
+        "--n-workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes here; default: 1",
+    )
     add("--cv", type=int, default=3, metavar="N", help="folds; default: 3")
     add(
         "--scoring",

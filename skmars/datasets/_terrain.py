@@ -110,7 +110,7 @@ def make_terrain(
     >>> int((kinds == "sprite").sum())
     2
     """
-    height, width = _check_shape(n_samples, shape, n_channels, noise)
+    height, width = _check_options(n_samples, shape, n_channels, noise)
     frequencies = _check_frequencies(class_frequencies)
     counts = count_outliers(outliers, n_samples)
     entropy = check_random_state(random_state).randint(0, 2**31 - 1, size=4)
@@ -186,7 +186,7 @@ def _tint(rng: np.random.Generator, n_channels: int) -> np.ndarray:
     return np.array([1.25, 1.0, 0.78]) + rng.normal(0, 0.04, 3)
 
 
-def _check_shape(
+def _check_options(
     n_samples: int, shape: tuple[int, int], n_channels: int, noise: float
 ) -> tuple[int, int]:
     if not isinstance(n_samples, Integral) or n_samples < 1:

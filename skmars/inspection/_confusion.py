@@ -71,6 +71,7 @@ class ConfusionDisplay:
         ValueError
             If masks have labels that the estimator does not know.
         """
+        require_matplotlib(f"{cls.__name__}.from_estimator")
         labels, ignore_label = known_labels(estimator, y)
         return cls.from_predictions(
             y,

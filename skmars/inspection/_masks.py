@@ -14,8 +14,9 @@ ERROR_COLOR = "#ff1744"
 class MaskDisplay:
     """Images with true and predicted masks over them.
 
-    Every image is one row of panels: the image, its true mask, its predicted mask, and where
-    they differ. It is recommended to use :meth:`from_estimator` or :meth:`from_predictions`.
+    Each image has panels side by side: the image, its true mask, its predicted mask and, with
+    `errors=True`, the pixels where they differ. It is recommended to use :meth:`from_estimator` or
+    :meth:`from_predictions`.
 
     Parameters
     ----------

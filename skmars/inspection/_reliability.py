@@ -77,6 +77,7 @@ class ReliabilityDisplay:
         ValueError
             If masks have labels that the estimator does not know.
         """
+        require_matplotlib(f"{cls.__name__}.from_estimator")
         labels, ignore_label = known_labels(estimator, y)
         return cls.from_predictions(
             y,
@@ -281,8 +282,7 @@ class SparsificationDisplay:
         """
         require_matplotlib("SparsificationDisplay.plot")
         if ax is None:
-            axes, self.figure_ = make_panels(None, (1, 1), (4.8, 3.6))
-            ax = axes[0, 0]
+            ax = make_panels(None, (1, 1), (4.8, 3.6))[0][0, 0]
         self.ax_, self.figure_ = ax, ax.figure
         for (name, error), color in zip(self.errors.items(), itertools.cycle(CURVE_COLORS)):
             area = f" (area {self.areas[name]:.4f})" if self.areas else ""

@@ -99,7 +99,7 @@ def write_report(
     counts = count_with_others(pair_masks(y, predicted, None), labels, ignored)[1]
     figures = dict(_learning_and_errors(estimator, counts[:-1], names))
     if hasattr(estimator, "predict_proba"):
-        figures |= dict(_confidence(estimator, X, y, predicted))
+        figures |= dict(_confidence(estimator, X, y, predicted, labels, ignored))
     shown = _spread(y, predicted, ignored, n_images)
     figures["Masks, from the most errors to the fewest"] = MaskDisplay.from_predictions(
         [X[k] for k in shown],
@@ -165,10 +165,9 @@ def _learning_and_errors(estimator, counts, names) -> Iterator[tuple[str, Any]]:
     yield "Confusion matrix", ConfusionDisplay(counts, names).plot().figure_
 
 
-def _confidence(estimator, X, y, predicted) -> Iterator[tuple[str, Any]]:
+def _confidence(estimator, X, y, predicted, labels, ignored) -> Iterator[tuple[str, Any]]:
     """Titles and figures of what the estimator's probabilities are worth."""
     probabilities = estimator.predict_proba(X)
-    labels, ignored = known_labels(estimator, y)
     reliability = ReliabilityDisplay.from_predictions(
         y, probabilities, labels=labels, ignore_label=ignored
     )

@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import UndefinedMetricWarning
 
-__all__ = ["Absent", "absent_value", "frequency_weighted", "mean_of_present", "share_right"]
+__all__ = [
+    "Absent",
+    "absent_value",
+    "frequency_weighted",
+    "mean_of_present",
+    "accuracy_from_counts",
+]
 
 Absent = Literal["exclude"] | float
 
@@ -39,7 +45,7 @@ def frequency_weighted(values: NDArray[np.float64], counts: NDArray, name: str) 
     return float(np.average(values[occurs], weights=frequency[occurs]))
 
 
-def share_right(counts: NDArray, name: str) -> float:
+def accuracy_from_counts(counts: NDArray, name: str) -> float:
     """Fraction of the diagonal, without its last cell, in all counts."""
     total = counts.sum()
     if total == 0:

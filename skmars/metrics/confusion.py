@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from skmars.metrics.averages import (
     Absent,
     absent_value,
+    accuracy_from_counts,
     frequency_weighted,
     mean_of_present,
-    share_right,
 )
 from skmars.metrics.mask_pairs import count_with_others, pair_masks
 
@@ -312,4 +312,4 @@ def pixel_accuracy_score(
     0.75
     """
     pairs = pair_masks(y_true, y_pred, sample_weight)
-    return share_right(count_with_others(pairs, None, ignore_label)[1], "pixel accuracy")
+    return accuracy_from_counts(count_with_others(pairs, None, ignore_label)[1], "pixel accuracy")

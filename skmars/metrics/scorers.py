@@ -14,9 +14,9 @@ from skmars._fitted import fitted_attribute
 from skmars.metrics.averages import (
     Absent,
     absent_value,
+    accuracy_from_counts,
     frequency_weighted,
     mean_of_present,
-    share_right,
 )
 from skmars.metrics.boundary_f1 import boundary_f1_score, check_tolerance
 from skmars.metrics.confusion import iou_from_counts
@@ -46,7 +46,7 @@ class _Case(NamedTuple):
     tolerance: float
 
     def counts_of(self, labels: Sequence | NDArray) -> NDArray[Any]:
-        """Counts with rows and columns in the order of labels, and last one for all others."""
+        """Counts with rows and columns in the order of labels, and a last one for all others."""
         place = {label: i for i, label in enumerate(np.asarray(labels).tolist())}
         places = np.array([place.get(label, len(place)) for label in [*self.found.tolist(), None]])
         counts = np.zeros((len(place) + 1, len(place) + 1), dtype=self.counts.dtype)
@@ -65,7 +65,7 @@ def _weighted_iou(case: _Case) -> float:
 
 
 def _pixel_accuracy(case: _Case) -> float:
-    return share_right(case.counts, "pixel accuracy")
+    return accuracy_from_counts(case.counts, "pixel accuracy")
 
 
 def _boundary_f1(case: _Case) -> float:

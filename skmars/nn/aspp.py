@@ -37,6 +37,13 @@ class ASPP(nn.Module):
        connected CRFs. IEEE TPAMI, 40(4), 834-848.
     .. [2] Chen, L.-C., Papandreou, G., Schroff, F., Adam, H. (2017). Rethinking atrous
        convolution for semantic image segmentation. arXiv:1706.05587.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmars.nn import ASPP
+    >>> ASPP(8, dilation_rates=(1, 2))(torch.zeros(2, 8, 4, 6)).shape
+    torch.Size([2, 8, 4, 6])
     """
 
     def __init__(self, channels: int, dilation_rates: Sequence[int] = (1, 2, 4)):

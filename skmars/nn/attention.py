@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skmars.nn.blocks import upsample
+
 __all__ = ["AttentionGate"]
 
 
@@ -26,6 +28,14 @@ class AttentionGate(nn.Module):
        arXiv:1804.03999.
     .. [2] Guo, M., Liu, H., Xu, Y., Huang, Y. (2020). Building extraction based on U-Net with
        an attention block and multiple losses. Remote Sensing, 12(9), 1400.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmars.nn import AttentionGate
+    >>> skip, gate = torch.zeros(1, 4, 5, 6), torch.zeros(1, 8, 3, 3)
+    >>> AttentionGate(4, 8)(skip, gate).shape
+    torch.Size([1, 4, 5, 6])
     """
 
     def __init__(self, skip_channels: int, gate_channels: int):
@@ -40,8 +50,7 @@ class AttentionGate(nn.Module):
         """Attention of `(n, 1, H, W)` in (0, 1) for a skip `(n, skip_channels, H, W)`."""
         hidden = F.relu(self.project_skip(self.pool(skip)) + self.project_gate(gate))
         alpha = self.score(hidden).sigmoid()
-        alpha = F.interpolate(alpha, scale_factor=2, mode="bilinear", align_corners=False)
-        return alpha[..., : skip.shape[-2], : skip.shape[-1]]
+        return upsample(alpha, 2, skip.shape[-2:])
 
     def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
         """Return the skip `(n, skip_channels, H, W)` times its attention coefficients."""

@@ -1,8 +1,11 @@
 """Convolution blocks: two 3x3 convolutions at one resolution, with or without a shortcut."""
 
-from torch import Tensor, nn
+from collections.abc import Sequence
 
-__all__ = ["BLOCKS", "BatchNorm", "PlainBlock", "ResidualBlock", "conv_bn"]
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["BLOCKS", "BatchNorm", "PlainBlock", "ResidualBlock", "conv_bn", "upsample"]
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -15,13 +18,21 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `(n, C, H, W)` over everything but `C`."""
         if self.training and input.numel() == input.shape[1]:
-            return nn.functional.batch_norm(
+            return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         return super().forward(input)
 
 
-def conv_bn(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> list:
+def upsample(x: Tensor, factor: int, size: Sequence[int]) -> Tensor:
+    """Interpolate `(n, C, h, w)` to a size that was divided by the factor and rounded up."""
+    x = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    return x[..., : size[0], : size[1]]
+
+
+def conv_bn(
+    in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
+) -> list[nn.Module]:
     """Convolution that keeps H and W, without a bias, and the normalisation behind it."""
     padding = dilation * (kernel_size // 2)
     return [
@@ -49,6 +60,13 @@ class PlainBlock(nn.Module):
     ----------
     .. [1] Tompson, J., Goroshin, R., Jain, A., LeCun, Y., Bregler, C. (2015). Efficient object
        localization using convolutional networks. CVPR.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmars.nn import PlainBlock
+    >>> PlainBlock(1, 4, dropout=0.1)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 4, 8, 8])
     """
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0):
@@ -82,6 +100,13 @@ class ResidualBlock(PlainBlock):
     ----------
     .. [1] He, K., Zhang, X., Ren, S., Sun, J. (2016). Deep residual learning for image
        recognition. CVPR.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmars.nn import ResidualBlock
+    >>> ResidualBlock(1, 4)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 4, 8, 8])
     """
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0):
@@ -97,4 +122,4 @@ class ResidualBlock(PlainBlock):
         return self.activation(self.body(x) + self.shortcut(x))
 
 
-BLOCKS = {"residual": ResidualBlock, "plain": PlainBlock}
+BLOCKS: dict[str, type[PlainBlock]] = {"residual": ResidualBlock, "plain": PlainBlock}

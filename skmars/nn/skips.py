@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SKIPS", "AddSkip", "ConcatSkip", "FusionSkip"]
+__all__ = ["SKIPS", "AddSkip", "ConcatSkip", "FusionSkip", "Skip"]
 
 
 class Skip(nn.Module):
@@ -19,6 +19,13 @@ class ConcatSkip(Skip):
     ----------
     .. [1] Ronneberger, O., Fischer, P., Brox, T. (2015). U-Net: Convolutional networks for
        biomedical image segmentation. MICCAI.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmars.nn import ConcatSkip
+    >>> ConcatSkip(3)(torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 4)).shape
+    torch.Size([1, 6, 4, 4])
     """
 
     def __init__(self, channels: int):
@@ -37,6 +44,13 @@ class AddSkip(Skip):
     ----------
     .. [1] Chaurasia, A., Culurciello, E. (2017). LinkNet: Exploiting encoder representations
        for efficient semantic segmentation. VCIP.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmars.nn import AddSkip
+    >>> AddSkip(1)(torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)).item()
+    3.0
     """
 
     def __init__(self, channels: int):
@@ -58,6 +72,13 @@ class FusionSkip(Skip):
     ----------
     .. [1] Tan, M., Pang, R., Le, Q. V. (2020). EfficientDet: Scalable and efficient object
        detection. CVPR.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmars.nn import FusionSkip
+    >>> FusionSkip(1)(torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)).item()
+    3.0
     """
 
     def __init__(self, channels: int):

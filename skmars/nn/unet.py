@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from skmars.nn.aspp import ASPP
 from skmars.nn.attention import AttentionGate
-from skmars.nn.blocks import BLOCKS
+from skmars.nn.blocks import BLOCKS, upsample
 from skmars.nn.skips import SKIPS, Skip
 
 __all__ = ["FREEZABLE", "PATCH_SIZES", "AttentionASPPUNet"]
@@ -21,17 +21,17 @@ FREEZABLE = {
 }
 
 
-def upsample(x: Tensor, factor: int, size: Sequence[int]) -> Tensor:
-    """Interpolate `(n, C, h, w)` to a size that was divided by the factor and rounded up."""
-    x = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
-    return x[..., : size[0], : size[1]]
-
-
 class DecoderLevel(nn.Module):
     """One step up: upsample, gate and join the skip connection, then a block."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, block: str, skip: str, attention: bool, dropout
+        self,
+        in_channels: int,
+        out_channels: int,
+        block: str,
+        skip: str,
+        attention: bool,
+        dropout: float,
     ):
         super().__init__()
         # A 1x1 convolution commutes with the interpolation and is cheaper in front of it.

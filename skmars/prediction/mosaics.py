@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from skmars import _validation as check
 from skmars._files import replacing
 from skmars.device import compute_settings
-from skmars.prediction.predict import Settings, coarsest_grid, most_probable, window_predictor
+from skmars.prediction.predict import Settings, coarsest_grid, most_probable, probability_predictor
 from skmars.prediction.windows import Windows, blend, check_window
 from skmars.training.net import SegmentationNet
 
@@ -318,7 +318,7 @@ def _label(
     blocks = blend(
         [image],
         [windows],
-        window_predictor(net.predictor(), settings.tta),
+        probability_predictor(net.predictor(), settings.tta),
         settings.batch_size,
         first_row=first,
     )

@@ -17,7 +17,7 @@ __all__ = [
     "most_probable",
     "predict_labels",
     "predict_probabilities",
-    "window_predictor",
+    "probability_predictor",
 ]
 
 # Images `(n, C, h, w)` to logits.
@@ -30,7 +30,7 @@ class Settings(NamedTuple):
     """How images are predicted."""
 
     batch_size: int
-    """Images or windows at once, less if they are large."""
+    """Images or windows at once, fewer if they are large."""
     tta: bool
     """Whether to take the mean over an image and its mirror image."""
     window: Sequence[int] | None
@@ -119,7 +119,7 @@ def coarsest_grid(net: SegmentationNet) -> int:
     return net.module_.patch_size * 2 ** len(net.module_.encoder)
 
 
-def window_predictor(infer: Infer, tta: bool) -> Callable[[np.ndarray], Tensor]:
+def probability_predictor(infer: Infer, tta: bool) -> Callable[[np.ndarray], Tensor]:
     """The function of images `(n, h, w)` or `(n, h, w, C)` that gives their probabilities."""
 
     def predict(images: np.ndarray) -> Tensor:
@@ -142,7 +142,7 @@ def _scores(
     *,
     normalised: bool = False,
 ) -> Iterator[tuple[Sequence[int], tuple[slice, slice], Tensor]]:
-    """Places of some images, a region of them, and its logits or probabilities, until all are."""
+    """Indices of images, a region, and its logits or probabilities there, until all have come."""
     window, grid = settings.window, coarsest_grid(net)
     check_window(window, settings.overlap, grid)
     whole: dict[tuple, list[int]] = {}
@@ -154,7 +154,7 @@ def _scores(
         else:
             larger.setdefault(size, []).append(place)
     infer = net.predictor()
-    predict = window_predictor(infer, settings.tta)
+    predict = probability_predictor(infer, settings.tta)
     for places in whole.values():
         height, width = images[places[0]].shape[:2]
         for batch in equal_batches(places, settings.batch_size, height * width):

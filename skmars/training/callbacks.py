@@ -9,7 +9,7 @@ from skorch.callbacks import Callback
 
 from skmars.batches import weights_of_pixels
 from skmars.metrics import iou_from_counts
-from skmars.schedules import ConstantRate
+from skmars.schedules import Schedule
 
 __all__ = ["BestWeights", "LearningRate", "Pace", "ValidationScore"]
 
@@ -116,7 +116,7 @@ class LearningRate(Callback):
     def __init__(self, pace: Pace):
         self.pace = pace
 
-    def begin_phase(self, rate: float, schedule: ConstantRate) -> None:
+    def begin_phase(self, rate: float, schedule: Schedule) -> None:
         """Start a schedule from its beginning, with `rate` as the full learning rate."""
         self.full_rate_ = rate
         self.schedule_ = schedule

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog, ProgressBar
 from skorch.helper import predefined_split
 from skorch.history import History
 
 from skmars.batches import SegmentationDataset
-from skmars.schedules import ConstantRate
+from skmars.schedules import ConstantRate, Schedule
 from skmars.training.callbacks import BestWeights, LearningRate, Pace, ValidationScore
 from skmars.training.moving_average import MovingAverage
 from skmars.training.net import SegmentationNet, StopPhase
@@ -56,7 +57,7 @@ class Plan:
     """Everything that says how long and at which rate a net is trained."""
 
     phases: Sequence[Phase]
-    schedule: Callable[[], ConstantRate] = ConstantRate
+    schedule: Callable[[], Schedule] = ConstantRate
     keep_best: bool = False
     patience: int | None = None
     time_limit: float | None = None
@@ -153,6 +154,8 @@ def train(
                 best.restore(net)
             elif net.average is not None:
                 net.module_.load_state_dict(net.average.module.state_dict())
+        if valid_set is None:
+            _check_prediction(net, train_set)
         with contextlib.suppress(StopPhase):
             net.notify("on_train_end", X=train_set, y=None)
     finally:
@@ -192,15 +195,34 @@ def _run_phase(
             if not net.history:
                 raise KeyboardInterrupt("stopped before the end of the first epoch") from None
             return
-        loss = net.history[-1, "train_loss"]
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the training loss is {loss} after epoch {len(net.history)}: "
-                "training has diverged; a lower learning_rate may help"
-            )
+        _check_finite(net)
         finished = n_done >= max_epochs if pace.deadline_ is None else pace.is_over()
         if finished or (patience is not None and best.n_worse_ >= patience):
             return
+
+
+def _check_finite(net: SegmentationNet) -> None:
+    """Raise if losses or weights are not finite after an epoch: the last step has no loss yet."""
+    row = net.history[-1]
+    losses = [row[name] for name in ("train_loss", "valid_loss") if name in row]
+    weights = net.module_to_keep.parameters()
+    if not all(map(math.isfinite, losses)) or not all(bool(w.isfinite().all()) for w in weights):
+        raise FloatingPointError(
+            f"the training loss is {losses[0]} after epoch {len(net.history)}, or the weights are "
+            "no longer finite: training has diverged; a lower learning_rate may help"
+        )
+
+
+def _check_prediction(net: SegmentationNet, train_set: SegmentationDataset) -> None:
+    """Raise if the net predicts nothing of an image, where no validation has shown it."""
+    images, _ = train_set[np.arange(1)]
+    with torch.no_grad():
+        is_finite = bool(net.predictor()(images).isfinite().all())
+    if not is_finite:
+        raise FloatingPointError(
+            "the net's predictions are not finite: training has diverged; a lower learning_rate "
+            "may help"
+        )
 
 
 def _drop_unfinished_epoch(net: SegmentationNet) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from skmars.device import choose_arithmetic
 from skmars.parameters import ARCHITECTURE
-from skmars.schedules import make_schedule
+from skmars.schedules import SCHEDULERS, make_schedule
 from skmars.training.net import Criterion, SegmentationNet
 from skmars.training.run import Phase, Plan
 
@@ -22,7 +22,7 @@ SHORTEST_QUARTER = 10
 
 
 class Epochs(NamedTuple):
-    """Most epochs of each phase, and how many may be no better than an earlier one."""
+    """Largest number of epochs of each phase, and the patience."""
 
     train: int
     fine_tune: int
@@ -77,10 +77,10 @@ def make_net(
 
 
 def choose_epochs(params: Mapping[str, Any], n_images: int) -> Epochs:
-    """Understand "auto" where a number of epochs is meant.
+    """Resolve "auto" in the parameters that count epochs.
 
-    Few images give few steps an epoch: their net gets more epochs, by the square root of how many
-    times fewer they are, and fewer steps all the same.
+    Fewer images make fewer steps an epoch, so the number of epochs grows with the square root of
+    1600 / n.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def make_plan(params: Mapping[str, Any], n_images: int, started: float) -> Plan:
         rate = params["fine_tune_learning_rate"]
         phases.append(Phase("fine_tune", epochs.fine_tune, rate, params["freeze"]))
     # Half a cosine decay is worth little: with a time limit it is always completed.
-    completed = params["time_limit"] is not None and params["scheduler"] == "cosine"
+    completed = params["time_limit"] is not None and SCHEDULERS[params["scheduler"]].needs_its_end
     stops_early = params["early_stopping"] and not completed
     return Plan(
         phases,

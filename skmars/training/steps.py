@@ -65,15 +65,18 @@ class TrainingMixin:
         n_channels = check.count_channels(X)
         X_valid, y_valid = check.check_validation_data(validation_data, n_channels=n_channels)
         check.check_labels(y_valid, classes, self.ignore_label, name="validation_data[1]")
-        if self.ignore_label is not None and np.all(y_valid == self.ignore_label):
-            raise ValueError(
-                f"ignore_label={self.ignore_label} leaves no labelled pixel in validation_data[1]"
-            )
+        check.labelled_classes(y_valid, self.ignore_label, name="validation_data[1]")
         return X_valid, y_valid
 
-    def _dataset(self, X, y, sample_weight=None, rows=None, **more) -> SegmentationDataset:
+    def _dataset(self, X, y, sample_weight=None, rows=None, *, unit=1.0) -> SegmentationDataset:
         return SegmentationDataset(
-            X, y, self.classes_, self.ignore_label, sample_weight=sample_weight, rows=rows, **more
+            X,
+            y,
+            self.classes_,
+            self.ignore_label,
+            sample_weight=sample_weight,
+            rows=rows,
+            unit=unit,
         )
 
     @contextlib.contextmanager
@@ -145,6 +148,7 @@ class TrainingMixin:
         net.batch_size, net.criterion_ = self.batch_size, criterion.to(net.device)
         net.arithmetic = choose_arithmetic(self.device_, self.precision)
         set_layout(net.module_, net.arithmetic)
+        _lay_out_moments(net.optimizer_)
         self.precision_ = net.arithmetic.precision
         for group in net.optimizer_.param_groups:
             group["weight_decay"] = self.weight_decay
@@ -190,3 +194,11 @@ class TrainingMixin:
         self.history_ = history_rows(self.net_)
         self.net_.temperature = self.temperature_
         self.n_iter_ = len(self.history_)
+
+
+def _lay_out_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Lay out what an optimizer remembers of each weight as the weight itself is."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight).copy_(value)

@@ -78,20 +78,22 @@ class TemperatureScaling(Callback):
             return
         target, weight = batch[1]
         chosen = (target != IGNORE_INDEX).flatten().nonzero()[:, 0]
-        n = PIXELS_AN_IMAGE * len(target)
-        if len(chosen) > n:
+        # Of a pixel that stands for others.
+        counts_for = max(1.0, len(chosen) / (PIXELS_AN_IMAGE * len(target)))
+        if counts_for > 1:
             # By chance, as equal steps can keep to a few columns of the image; the same each time.
             draws = torch.Generator().manual_seed(0)
+            n = PIXELS_AN_IMAGE * len(target)
             chosen = chosen[torch.randint(len(chosen), (n,), generator=draws)]
         pixels = y_pred.movedim(1, -1).flatten(0, -2)[chosen.to(y_pred.device)].cpu()
+        weights = torch.full((len(chosen),), counts_for)
         if weight is not None:
-            weight = weights_of_pixels(weight, target).flatten()[chosen]
-        self.parts_.append((pixels, target.flatten()[chosen], weight))
+            weights *= weights_of_pixels(weight, target).flatten()[chosen].cpu()
+        self.parts_.append((pixels, target.flatten()[chosen], weights))
 
     def on_epoch_end(self, net, **kwargs):
         """Record the temperature of the epoch."""
-        logits, target, weight = zip(*self.parts_, strict=True)
-        weights = None if weight[0] is None else torch.cat(weight)
-        temperature = best_temperature(torch.cat(logits), torch.cat(target), weights)
+        logits, target, weights = map(torch.cat, zip(*self.parts_, strict=True))
+        temperature = best_temperature(logits, target, weights)
         net.history.record("temperature", temperature)
         self.parts_ = []

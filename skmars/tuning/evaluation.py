@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ Scorer = Callable[..., float]
 # Name of a trial's user attribute: whether its parameters are complete.
 CHOSEN = "chosen"
 
-# Of nets that do not count them by these names.
+# For segmenters without parameters of these names.
 NO_EPOCHS = {"max_epochs": 0, "fine_tune_epochs": 0, "patience": 0}
 
 
@@ -54,6 +54,11 @@ class Objective:
     name: str
     scorer: Scorer
     direction: Literal["minimize", "maximize"]
+
+    @property
+    def sign(self) -> int:
+        """Factor by which less becomes better."""
+        return -1 if self.direction == "maximize" else 1
 
 
 def make_objectives(scoring, estimator: BaseEstimator, labels: np.ndarray) -> list[Objective]:
@@ -131,7 +136,7 @@ class Evaluation:
     space: Space
     X: np.ndarray
     y: np.ndarray
-    folds: Iterable[tuple[np.ndarray, np.ndarray]]
+    folds: Sequence[tuple[np.ndarray, np.ndarray]]
     objectives: Sequence[Objective]
     prune: bool = False
     fit_params: Mapping[str, Any] = field(default_factory=dict)

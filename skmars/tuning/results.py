@@ -120,8 +120,7 @@ def results_table(
                 column[place] = row[name]
         results[f"param_{name}"] = column
     results["params"] = params
-    for objective in objectives:
-        suffix = "score" if len(objectives) == 1 else objective.name
+    for objective, suffix in zip(objectives, column_suffixes(objectives), strict=True):
         scores = _column(
             trials,
             n_splits,
@@ -131,10 +130,15 @@ def results_table(
             results[f"split{split}_test_{suffix}"] = scores[:, split]
         results[f"mean_test_{suffix}"] = scores.mean(axis=1)
         results[f"std_test_{suffix}"] = scores.std(axis=1)
-        sign = -1 if objective.direction == "maximize" else 1
-        means = np.where(np.isnan(scores).any(axis=1), np.inf, sign * scores.mean(axis=1))
+        losses = objective.sign * scores.mean(axis=1)
+        means = np.where(np.isnan(scores).any(axis=1), np.inf, losses)
         results[f"rank_test_{suffix}"] = rankdata(means, method="min").astype(int)
     return results
+
+
+def column_suffixes(objectives: Sequence[Objective]) -> list[str]:
+    """What columns of scores end in: "score" for one objective, the names of several."""
+    return ["score"] if len(objectives) == 1 else [objective.name for objective in objectives]
 
 
 def _column(trials: Sequence[FrozenTrial], n_splits: int, read) -> np.ndarray:
@@ -161,11 +165,10 @@ def pareto_front(results: dict[str, Any], objectives: Sequence[Objective]) -> np
     rows : ndarray of int
         Best first, by the first objective.
     """
-    suffixes = ["score"] if len(objectives) == 1 else [objective.name for objective in objectives]
     losses = np.stack(
         [
-            (-1 if objective.direction == "maximize" else 1) * results[f"mean_test_{suffix}"]
-            for objective, suffix in zip(objectives, suffixes, strict=True)
+            objective.sign * results[f"mean_test_{suffix}"]
+            for objective, suffix in zip(objectives, column_suffixes(objectives), strict=True)
         ],
         axis=1,
     )

@@ -25,6 +25,7 @@ from skmars.tuning.evaluation import Evaluation, make_objectives
 from skmars.tuning.progress import Progress
 from skmars.tuning.results import (
     check_same_space,
+    column_suffixes,
     finished_trials,
     pareto_front,
     results_table,
@@ -85,10 +86,10 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
     study_name : str or None, default=None
         Name within the storage. Needed to go on with a study; without it each fit begins one.
     sampler : {"tpe", "random"} or optuna sampler, default="tpe"
-        What chooses the parameters: the tree-structured Parzen estimator (Bergstra et al. 2011),
+        What chooses the parameters: the tree-structured Parzen estimator [1]_,
         or chance.
     pruner : {"hyperband", "median"}, optuna pruner or None, default="hyperband"
-        What prunes unpromising trials: Hyperband (Li et al. 2018), or the median rule; None
+        What prunes unpromising trials: Hyperband [2]_, or the median rule; None
         prunes none.
     n_workers : int, default=1
         Processes on this machine, which share its cores.
@@ -129,11 +130,10 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     References
     ----------
-    James Bergstra, Remi Bardenet, Yoshua Bengio and Balazs Kegl, "Algorithms for hyper-parameter
-    optimization", NeurIPS 2011.
-
-    Lisha Li, Kevin Jamieson, Giulia DeSalvo, Afshin Rostamizadeh and Ameet Talwalkar,
-    "Hyperband: a novel bandit-based approach to hyperparameter optimization", JMLR 18, 2018.
+    .. [1] Bergstra, J., Bardenet, R., Bengio, Y., Kegl, B. (2011). Algorithms for hyper-parameter
+       optimization. NeurIPS.
+    .. [2] Li, L., Jamieson, K., DeSalvo, G., Rostamizadeh, A., Talwalkar, A. (2018). Hyperband: A
+       novel bandit-based approach to hyperparameter optimization. JMLR, 18(185), 1-52.
 
     Examples
     --------
@@ -327,7 +327,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             self.pareto_front_ = front
         self.best_index_ = int(front[0])
         self.best_params_ = self.cv_results_["params"][self.best_index_]
-        suffix = "score" if len(objectives) == 1 else objectives[0].name
+        suffix = column_suffixes(objectives)[0]
         self.best_score_ = float(self.cv_results_[f"mean_test_{suffix}"][self.best_index_])
         self._scorer = objectives[0].scorer
 
@@ -374,7 +374,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         return hasattr(self, "cv_results_")
 
     def __sklearn_tags__(self):
-        """Those of the estimator."""
+        """Input and target tags of the wrapped estimator."""
         tags = super().__sklearn_tags__()
         inner = self.estimator.__sklearn_tags__()
         tags.input_tags, tags.target_tags = inner.input_tags, inner.target_tags

@@ -14,6 +14,7 @@ from optuna.trial import BaseTrial
 from sklearn.base import BaseEstimator, clone
 
 from skmars.augmentation import Augmenter, choose_augmenter
+from skmars.nn import BLOCKS, SKIPS
 from skmars.outliers import OutlierRemover
 from skmars.segmenter import MarsSegmenter
 
@@ -77,7 +78,7 @@ def _suggest(trial: BaseTrial, name: str, how: BaseDistribution) -> Any:
 def default_space(
     estimator: BaseEstimator | None = None, *, fixed: Iterable[str] = ()
 ) -> "DefaultSpace":
-    """What the report tried, random windows and CutMix, as a space for an estimator.
+    """Space of what the student report tried, and of random windows and CutMix.
 
     Depth, blocks, skips, attention and ASPP; dropout; loss with its parameters and class
     weights; learning rate, its schedule and weight decay; the second phase with a part of the net
@@ -211,8 +212,8 @@ class _Chooser:
 
 def _choose_net(choose: _Chooser) -> None:
     choose.one_of("depth", 2, 3, 4)
-    choose.one_of("block", "residual", "plain")
-    choose.one_of("skip", "concat", "add", "fusion")
+    choose.one_of("block", *BLOCKS)
+    choose.one_of("skip", *SKIPS)
     choose.one_of("attention", True, False)
     choose.one_of("aspp", True, False)
     choose.number("dropout", 0.0, 0.5)

@@ -57,8 +57,18 @@ SEED, DATA, OBJECTIVES, SETTINGS = "seed", "data", "objectives", "settings"
 
 # Parameters that machines and users differ in, with scores that can be compared all the same.
 OF_NO_MATTER = frozenset(
-    {"callbacks", "compile", "device", "n_jobs", "n_threads", "precision", "random_state"}
-    | {"steps", "memory", "verbose"}
+    {
+        "callbacks",
+        "compile",
+        "device",
+        "memory",
+        "n_jobs",
+        "n_threads",
+        "precision",
+        "random_state",
+        "steps",
+        "verbose",
+    }
 )
 
 

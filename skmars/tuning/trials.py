@@ -103,7 +103,7 @@ def _signed() -> Iterator[str]:
 
 @functools.cache
 def _machine() -> str:
-    """Within which the number of a process tells whether it is alive."""
+    """Name of the scope in which numbers of processes are unique: machine, boot, container."""
     # Many machines have the same name, and containers of one number their processes anew.
     words = [socket.gethostname()]
     with contextlib.suppress(OSError):

@@ -17,13 +17,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import check_is_fitted
 
+from skmars._fitted import fitted_attribute
 from skmars.utils.estimator_checks._tools import (
     assert_same,
     call,
     data_methods,
     fit_methods,
     fitted,
-    fitted_attribute,
     is_sampler,
     make_images,
     outputs,

@@ -17,7 +17,6 @@ __all__ = [
     "data_methods",
     "fit_methods",
     "fitted",
-    "fitted_attribute",
     "has_parameter",
     "is_sampler",
     "make_images",
@@ -161,14 +160,6 @@ def run(estimator, X, y) -> dict[str, np.ndarray]:
     if not is_sampler(copy):
         copy.fit(X, y)
     return outputs(copy, X, y)
-
-
-def fitted_attribute(estimator, attribute: str, default: Any = None) -> Any:
-    """Attribute of a fitted estimator, or of the last step of a pipeline."""
-    steps = getattr(estimator, "steps", None)
-    if not hasattr(estimator, attribute) and steps:
-        estimator = steps[-1][1]
-    return getattr(estimator, attribute, default)
 
 
 def assert_same(actual: dict, expected: dict, message: str, *, exact: bool = True) -> None:
