@@ -126,16 +126,26 @@ def unique_labels(y: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([np.unique(mask) for mask in y]))
 
 
-def check_labels(y: np.ndarray, classes: np.ndarray, ignore_label, *, name: str = "y") -> None:
+def check_labels(
+    y: np.ndarray,
+    classes: np.ndarray,
+    ignore_label,
+    *,
+    name: str = "y",
+    needs_one: bool = False,
+) -> None:
     """Check that masks hold no label but the classes and the ignored one.
 
     Raises
     ------
     ValueError
-        If there is another label.
+        If there is another label; or, with `needs_one`, none but the ignored one.
     """
+    labels = unique_labels(y)
+    if needs_one and ignore_label is not None and np.all(labels == ignore_label):
+        raise ValueError(f"ignore_label={ignore_label} leaves no labelled pixel in {name}")
     known = classes if ignore_label is None else np.append(classes, ignore_label)
-    unknown = np.setdiff1d(unique_labels(y), known)
+    unknown = np.setdiff1d(labels, known)
     if len(unknown):
         raise ValueError(
             f"{name} has labels {unknown[:10].tolist()} that are not among the classes "

@@ -414,8 +414,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         else:
             self._check_same_net("partial_fit")
             classes = self.classes_
-        check.check_labels(y, classes, self.ignore_label)
-        check.labelled_classes(y, self.ignore_label)
+        check.check_labels(y, classes, self.ignore_label, needs_one=True)
         counts = class_counts(y, classes, sample_weight)
         counted_images(counts, sample_weight)
         rng = getattr(self, "_rng", None) or check.random_generator(self.random_state)

@@ -11,9 +11,9 @@ from sklearn.exceptions import UndefinedMetricWarning
 __all__ = [
     "Absent",
     "absent_value",
+    "accuracy_from_counts",
     "frequency_weighted",
     "mean_of_present",
-    "accuracy_from_counts",
 ]
 
 Absent = Literal["exclude"] | float

@@ -207,9 +207,9 @@ def _check_finite(net: SegmentationNet) -> None:
     losses = [row[name] for name in ("train_loss", "valid_loss") if name in row]
     weights = net.module_to_keep.parameters()
     if not all(map(math.isfinite, losses)) or not all(bool(w.isfinite().all()) for w in weights):
-        raise FloatingPointError(
+        raise _diverged(
             f"the training loss is {losses[0]} after epoch {len(net.history)}, or the weights are "
-            "no longer finite: training has diverged; a lower learning_rate may help"
+            "no longer finite"
         )
 
 
@@ -219,10 +219,11 @@ def _check_prediction(net: SegmentationNet, train_set: SegmentationDataset) -> N
     with torch.no_grad():
         is_finite = bool(net.predictor()(images).isfinite().all())
     if not is_finite:
-        raise FloatingPointError(
-            "the net's predictions are not finite: training has diverged; a lower learning_rate "
-            "may help"
-        )
+        raise _diverged("the net's predictions are not finite")
+
+
+def _diverged(sign: str) -> FloatingPointError:
+    return FloatingPointError(f"{sign}: training has diverged; a lower learning_rate may help")
 
 
 def _drop_unfinished_epoch(net: SegmentationNet) -> None:

@@ -64,8 +64,8 @@ class TrainingMixin:
         """Images and masks that were given to validate on."""
         n_channels = check.count_channels(X)
         X_valid, y_valid = check.check_validation_data(validation_data, n_channels=n_channels)
-        check.check_labels(y_valid, classes, self.ignore_label, name="validation_data[1]")
-        check.labelled_classes(y_valid, self.ignore_label, name="validation_data[1]")
+        name = "validation_data[1]"
+        check.check_labels(y_valid, classes, self.ignore_label, name=name, needs_one=True)
         return X_valid, y_valid
 
     def _dataset(self, X, y, sample_weight=None, rows=None, *, unit=1.0) -> SegmentationDataset:

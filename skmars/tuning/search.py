@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmars import _validation as check
 from skmars._fitted import fitted_attribute
 from skmars.base import BaseSegmenter
-from skmars.model_selection import SegmentationKFold
+from skmars.model_selection import SegmentationKFold, class_counts
 from skmars.pipeline import fit_arguments
 from skmars.tuning.evaluation import Evaluation, make_objectives
 from skmars.tuning.progress import Progress
@@ -278,7 +278,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         names = {objective.name for objective in objectives}
         parts = [step for _, step in find_steps(self.estimator)]
         if names & {"score", "mean_iou"} and any(isinstance(x, BaseSegmenter) for x in parts):
-            _check_folds(y, folds, ignored)
+            _check_folds(class_counts(y, labels) > 0, labels, folds)
         data = fingerprint(X, y, folds, fit_params)
         if groups is not None:
             fit_params = {**fit_arguments(self.estimator, groups=groups), **fit_params}
@@ -388,15 +388,14 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         return state
 
 
-def _check_folds(y, folds, ignored: int | None) -> None:
-    """Refuse folds that segmenters cannot score, since they were not shown a class."""
+def _check_folds(present: np.ndarray, labels: np.ndarray, folds) -> None:
+    """Refuse folds that segmenters cannot score, as they were not shown a label that is there."""
     for number, (train, test) in enumerate(folds):
-        known = set(check.unique_labels(y[train]).tolist()) | {ignored}
-        lost = sorted(set(check.unique_labels(y[test]).tolist()) - known)
-        if lost:
+        lost = labels[present[test].any(axis=0) & ~present[train].any(axis=0)]
+        if len(lost):
             raise ValueError(
-                f"labels {lost} are only in the images that fold {number} scores, not in those "
-                "that it trains on: use fewer folds or other groups, or leave these labels out"
+                f"labels {lost.tolist()} are only in the images that fold {number} scores, not in "
+                "those that it trains on: use fewer folds or other groups, or leave them out"
             )
 
 
