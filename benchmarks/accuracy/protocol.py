@@ -111,12 +111,14 @@ def run_table(
     parser.add_argument("--test", action="store_true", help="score the sols of the test set")
     if epochs is None:
         parser.add_argument("--seconds", type=int, default=300, help="budget of a run")
+        parser.add_argument("--machine", help="its name, for a record of its own: seconds differ")
     args = parser.parse_args()
     if not args.table and args.data is None:
         parser.error("give the npz file with the images, or --table")
     budget = {"time_limit": args.seconds} if epochs is None else {"max_epochs": epochs}
-    suffix = ("" if epochs else f"_{args.seconds}") + ("_test" if args.test else "")
-    record = RESULTS / f"{name}{suffix}.jsonl"
+    parts = [name] if epochs else [name, str(args.seconds)]
+    parts += ["test"] * args.test + ([] if epochs or not args.machine else [args.machine])
+    record = RESULTS / f"{'_'.join(parts)}.jsonl"
     wanted = args.only or configurations
     for row, seed in () if args.table else missing_runs(record, wanted, args.seeds):
         params = {**(settings or {}), **budget, **configurations[row]}
