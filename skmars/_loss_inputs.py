@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LossInputs", "prepare_inputs"]
+__all__ = ["LossInputs", "prepare_inputs", "weights_of_pixels"]
 
 
 class LossInputs(NamedTuple):
@@ -15,6 +15,12 @@ class LossInputs(NamedTuple):
     target: Tensor  # 0 at unlabelled pixels
     weight: Tensor  # (K,)
     pixel_weight: Tensor  # (n, H, W), 0 at unlabelled pixels
+
+
+def weights_of_pixels(weight: Tensor, target: Tensor) -> Tensor:
+    """View weights of images `(n,)` or of pixels `(n, H, W)` in the shape of the target."""
+    of_images = (1,) * (target.ndim - weight.ndim)
+    return weight.reshape(*weight.shape, *of_images).expand_as(target)
 
 
 def prepare_inputs(
@@ -33,10 +39,7 @@ def prepare_inputs(
     if sample_weight is None:
         pixel_weight = logits.new_ones(target.shape)
     else:
-        pixel_weight = sample_weight.to(logits)
-        if pixel_weight.ndim == 1:
-            pixel_weight = pixel_weight.view(-1, 1, 1)
-        pixel_weight = pixel_weight.expand(target.shape)
+        pixel_weight = weights_of_pixels(sample_weight.to(logits), target)
     no_pixel = torch.zeros_like(target, dtype=torch.bool)
     unlabelled = no_pixel if ignore_index is None else target == ignore_index
     some_are = bool(unlabelled.any())

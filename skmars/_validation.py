@@ -64,10 +64,10 @@ def check_images(X, *, n_channels: int | None = None, name: str = "X") -> np.nda
     if X.dtype.kind not in "buif":
         raise TypeError(f"{name} must hold real numbers, got dtype {X.dtype}")
     if X.dtype.kind == "f":
-        assert_all_finite(X, input_name=name)
-    if not X.dtype.isnative or X.dtype.itemsize > 8:
-        # torch has neither foreign byte orders nor extended precision.
-        X = X.astype(np.float64 if X.dtype.itemsize > 8 else X.dtype.newbyteorder("="))
+        _check_finite(X, name)
+    if X.dtype.itemsize > 8:
+        # torch has no extended precision.
+        X = X.astype(np.float64)
     if n_channels is not None and count_channels(X) != n_channels:
         raise ValueError(
             f"{name} has {count_channels(X)} channels (shape {X.shape}), "
@@ -118,7 +118,19 @@ def check_masks(y, X: np.ndarray | None = None, *, name: str = "y") -> np.ndarra
             raise ValueError(f"{name} must hold integer labels, got fractions")
     elif y.dtype.kind not in "bui":
         raise TypeError(f"{name} must hold integer labels, got dtype {y.dtype}")
+    if y.dtype.kind in "uf" and y.size and y.max() >= 2**63:
+        raise ValueError(f"{name} must hold labels below 2**63, got {y.max()}")
     return y
+
+
+def _check_finite(X: np.ndarray, name: str) -> None:
+    try:
+        assert_all_finite(X, input_name=name)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Fill pixels without data with a number; in training, mark them in y with a "
+            "label that ignore_label names"
+        ) from error
 
 
 def unique_labels(y: np.ndarray) -> np.ndarray:

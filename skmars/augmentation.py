@@ -84,8 +84,6 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         Channels of the images.
     mean_, scale_ : ndarray of shape (n_channels,)
         Mean and standard deviation of the images.
-    rare_class_ : int
-        The label with the fewest pixels.
     sample_indices_ : ndarray of shape (n_resampled,)
         For each image that `fit_resample` returned, the index of the one it is or comes from.
 
@@ -252,12 +250,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
         augment : Augmentation
             A function of a `Batch`, which gives another.
 
-        Raises
-        ------
-        TypeError, ValueError
-            If a parameter is not as described.
         """
-        self._check_parameters()
         low, high = self._crop_range()
         transforms: list[Transform] = []
         # Pasting comes first, so that what is pasted is changed with the rest.
@@ -282,17 +275,17 @@ class Augmenter(ImageInputMixin, BaseEstimator):
 
     def _learn(self, X, y) -> tuple[np.ndarray, np.ndarray, SegmentationDataset]:
         """Check everything, and set the attributes that `fit` promises."""
-        self._check_parameters()
+        self._validate_params()
         X, y, _ = check.check_training_data(X, y, None)
         classes = check.labelled_classes(y, self.ignore_label)
         self._rng = check.random_generator(self.random_state)
         self.n_channels_in_ = check.count_channels(X)
         self.mean_, self.scale_ = measure_scaling(X, np.arange(len(X)))
-        self.rare_class_ = classes[class_counts(y, classes).sum(axis=0).argmin()]
         return X, y, SegmentationDataset(X, y, classes, self.ignore_label)
 
-    def _check_parameters(self) -> None:
-        self._validate_params()
+    def _validate_params(self) -> None:
+        """Check what scikit-learn's constraints cannot say as well."""
+        super()._validate_params()
         self._crop_range()
         self._contrast_range()
 
@@ -387,16 +380,7 @@ def _paste_rarest(probability: float, dataset: SegmentationDataset) -> Transform
         shows &= weight.reshape(len(weight), -1).any(axis=1)
     if not shows.any():
         return _unchanged
-    donors = SegmentationDataset(
-        dataset.images,
-        dataset.masks,
-        dataset.classes,
-        dataset.ignore_label,
-        sample_weight=dataset.sample_weight,
-        rows=dataset.rows[shows],
-        unit=dataset.unit,
-    )
-    return paste_regions(probability, donors, rarest)
+    return paste_regions(probability, dataset.subset(shows), rarest)
 
 
 def _unchanged(batch: Batch, generator: torch.Generator) -> Batch:

@@ -78,18 +78,3 @@ class BaseSegmenter(ImageInputMixin, BaseEstimator):
             check.check_images(np.asanyarray(image)[None], n_channels=self.n_channels_in_)[0]
             for image in X
         ]
-
-    def _for_each_size(self, X, function: Callable[[np.ndarray], np.ndarray]):
-        """Apply a function of image arrays to X; to a list of images, one size after another."""
-        images = self._checked(X)
-        if isinstance(images, np.ndarray):
-            return function(images)
-        places: dict[tuple, list[int]] = {}
-        for place, image in enumerate(images):
-            places.setdefault((image.shape, image.dtype), []).append(place)
-        results: list[Any] = [None] * len(images)
-        for same in places.values():
-            outputs = function(np.stack([images[place] for place in same]))
-            for place, output in zip(same, outputs, strict=True):
-                results[place] = output
-        return results

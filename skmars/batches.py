@@ -1,5 +1,6 @@
 """From the arrays as they were given to batches of tensors, and nothing in between."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 
@@ -17,7 +18,6 @@ __all__ = [
     "channels_first",
     "encode_masks",
     "measure_scaling",
-    "weights_of_pixels",
 ]
 
 NUMBERS_AT_ONCE = 2**20
@@ -25,7 +25,8 @@ NUMBERS_AT_ONCE = 2**20
 
 def channels_first(images: np.ndarray) -> Tensor:
     """View images `(n, H, W)` or `(n, H, W, C)` of any dtype as a tensor `(n, C, H, W)`."""
-    tensor = torch.from_numpy(images)
+    # Foreign byte orders, such as those of FITS files, are not for torch.
+    tensor = torch.from_numpy(images.astype(images.dtype.newbyteorder("="), copy=False))
     return tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
 
 
@@ -35,12 +36,6 @@ def encode_masks(masks: np.ndarray, classes: np.ndarray, ignore_label) -> Tensor
     if ignore_label is not None:
         target[masks == ignore_label] = IGNORE_INDEX
     return torch.from_numpy(target)
-
-
-def weights_of_pixels(weight: Tensor, target: Tensor) -> Tensor:
-    """View weights of images `(n,)` or of pixels `(n, H, W)` in the shape of the target."""
-    of_images = (1,) * (target.ndim - weight.ndim)
-    return weight.reshape(*weight.shape, *of_images).expand_as(target)
 
 
 def measure_scaling(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,12 +78,20 @@ class SegmentationDataset(Dataset):
         Weights of images or pixels.
     rows : ndarray of int, or None
         The images that belong to this data set; all by default.
-    unit : float, default=1.0
+    mean_weight : float, default=1.0
         What sample weights are divided by.
     """
 
     def __init__(
-        self, images, masks, classes, ignore_label, *, sample_weight=None, rows=None, unit=1.0
+        self,
+        images,
+        masks,
+        classes,
+        ignore_label,
+        *,
+        sample_weight=None,
+        rows=None,
+        mean_weight=1.0,
     ):
         self.images = images
         self.masks = masks
@@ -96,7 +99,13 @@ class SegmentationDataset(Dataset):
         self.ignore_label = ignore_label
         self.sample_weight = sample_weight
         self.rows = np.arange(len(images)) if rows is None else rows
-        self.unit = unit
+        self.mean_weight = mean_weight
+
+    def subset(self, chosen: np.ndarray) -> "SegmentationDataset":
+        """Make the data set of some of the rows, by their places or a boolean for each."""
+        subset = copy.copy(self)
+        subset.rows = self.rows[chosen]
+        return subset
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -106,7 +115,8 @@ class SegmentationDataset(Dataset):
         rows = self.rows[index]
         weight = None
         if self.sample_weight is not None:
-            weight = torch.from_numpy((self.sample_weight[rows] / self.unit).astype(np.float32))
+            scaled = self.sample_weight[rows] / self.mean_weight
+            weight = torch.from_numpy(scaled.astype(np.float32))
         target = encode_masks(self.masks[rows], self.classes, self.ignore_label)
         if weight is not None and weight.ndim == 3:
             # Labels that do not count must not tell their neighbours how far a border is.

@@ -1,7 +1,7 @@
 """Several segmenters that vote, and how far they disagree."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 from typing import Any
 
@@ -144,20 +144,19 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
     def _plans(self, X, y, groups, rng) -> Iterator[tuple]:
         """Each member, the rows it is trained on, and those to validate on or None."""
         estimator = MarsSegmenter() if self.estimator is None else self.estimator
-        seeds = rng.integers(2**31, size=self.n_members + 1).tolist()
-        if self.members == "folds":
+        *seeds, seed_of_folds = rng.integers(2**31, size=self.n_members + 1).tolist()
+        splits: Iterable[tuple[np.ndarray, np.ndarray | None]]
+        if self.members == "seeds":
+            splits = [(np.arange(len(X)), None)] * self.n_members
+        else:
             splitter = SegmentationKFold(
                 self.n_members,
-                random_state=seeds.pop(),
+                random_state=seed_of_folds,
                 ignore_label=fitted_attribute(estimator, "ignore_label"),
             )
-            for train, test in splitter.split(X, y, groups):
-                member_rng = np.random.default_rng(seeds.pop())
-                yield seeded(estimator, member_rng, anew=True), train, test
-            return
-        for seed in seeds[:-1]:
-            member_rng = np.random.default_rng(seed)
-            yield seeded(estimator, member_rng, anew=True), np.arange(len(X)), None
+            splits = splitter.split(X, y, groups)
+        for seed, (train, test) in zip(seeds, splits, strict=True):
+            yield seeded(estimator, np.random.default_rng(seed), anew=True), train, test
 
     def _set_classes(self) -> None:
         # A class that is missing from the images of one member has no probability by it.
@@ -251,6 +250,21 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
             return result
 
         return self._for_each_size(X, apply)
+
+    def _for_each_size(self, X, function: Callable[[np.ndarray], np.ndarray]):
+        """Apply a function of image arrays to X; to a list of images, one size after another."""
+        images = self._checked(X)
+        if isinstance(images, np.ndarray):
+            return function(images)
+        places: dict[tuple, list[int]] = {}
+        for place, image in enumerate(images):
+            places.setdefault((image.shape, image.dtype), []).append(place)
+        results: list[Any] = [None] * len(images)
+        for same in places.values():
+            outputs = function(np.stack([images[place] for place in same]))
+            for place, output in zip(same, outputs, strict=True):
+                results[place] = output
+        return results
 
     def _vote(
         self, images: np.ndarray, *, with_entropy: bool = False

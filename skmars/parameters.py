@@ -99,7 +99,7 @@ def check_together(params: Mapping[str, Any], *, weighted: bool) -> None:
     check_window(params["window"], params["overlap"], 2 ** params["depth"])
     make_schedule(params["scheduler"], params["scheduler_params"])
     if isinstance(params["augmentation"], Augmenter):
-        params["augmentation"]._check_parameters()
+        params["augmentation"]._validate_params()
     if any(_sets_learning_rate(callback) for callback in params["callbacks"] or ()):
         raise ValueError("callbacks cannot set the learning rate: use scheduler, not LRScheduler")
     loss, loss_params = params["loss"], params["loss_params"]

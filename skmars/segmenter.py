@@ -1,6 +1,7 @@
 """The segmenter: every choice of net, loss and training as a scikit-learn estimator."""
 
 import time
+import warnings
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -14,12 +15,14 @@ from skmars.parameters import CONSTRAINTS, check_together
 from skmars.persistence import PersistenceMixin
 from skmars.prediction.mosaics import MosaicMixin
 from skmars.prediction.predict import Settings, predict_labels, predict_probabilities
-from skmars.training.run import Phase, Plan
-from skmars.training.setup import make_plan
+from skmars.training.plan import Phase, Plan, make_plan
 from skmars.training.steps import TrainingMixin
 from skmars.weighting import class_frequencies, counted_images, mean_weight
 
 __all__ = ["MarsSegmenter"]
+
+# Images of 8 bits instead of fractions vary 255 times as much; scenes differ by far less.
+OTHER_SCALE = 50.0
 
 
 class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
@@ -68,7 +71,7 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         weight above 8, and none where weights cannot be: in `partial_fit`, which does not see
         all images, and with a callable loss.
     max_class_weight : float or None, default=None
-        No class weight exceeds it; above 0.
+        No class weight exceeds it, where there are some; above 0.
     ignore_label : int or None, default=None
         Label that is no class: such pixels have no gradient, are never predicted, and are left
         out of the score.
@@ -353,9 +356,9 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             self._start(X, rows, classes, frequencies, class_weight)
             if before is not None:
                 self._go_on_from(before)
-            unit = mean_weight(y, sample_weight, rows, self.ignore_label)
-            train_set = self._dataset(X, y, sample_weight, rows, unit=unit)
-            valid_set = None if valid_data is None else self._dataset(*valid_data, unit=unit)
+            mean = mean_weight(y, sample_weight, rows, self.ignore_label)
+            train_set = self._dataset(X, y, sample_weight, rows, mean_weight=mean)
+            valid_set = valid_data and self._dataset(*valid_data, mean_weight=mean)
             plan = make_plan(self.get_params(deep=False), len(rows), started)
             self._train(train_set, valid_set, plan, rng)
         return self
@@ -442,9 +445,16 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         -------
         y : ndarray of shape (n, H, W), or list of (H, W) arrays
             Labels as in `classes_`.
+
+        Warns
+        -----
+        UserWarning
+            If the first image varies 50 times as much as those of the training, or a fiftieth
+            with no intensity above 1: it is on another scale then.
         """
         check_is_fitted(self)
         images = self._checked(X)
+        self._warn_of_other_scale(images)
         with compute_settings(self.n_threads):
             return predict_labels(self.net_, images, self.classes_, self._settings())
 
@@ -460,11 +470,29 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         -------
         p : ndarray of shape (n, n_classes, H, W), or list of (n_classes, H, W) arrays
             float32, in the order of `classes_`; they sum to 1 over the classes.
+
+        Warns
+        -----
+        UserWarning
+            As `predict` does.
         """
         check_is_fitted(self)
         images = self._checked(X)
+        self._warn_of_other_scale(images)
         with compute_settings(self.n_threads):
             return predict_probabilities(self.net_, images, self._settings())
+
+    def _warn_of_other_scale(self, images: np.ndarray | list[np.ndarray]) -> None:
+        """Warn of images whose intensities are not of the units that the training had."""
+        spread = np.std(images[0], dtype=np.float64) / self.scale_.max()
+        are_fractions = 0 < spread < 1 / OTHER_SCALE and np.abs(images[0]).max() <= 1
+        if are_fractions or spread > OTHER_SCALE:
+            warnings.warn(
+                f"the first image has {spread:.2g} times the standard deviation of the training "
+                "images: give intensities on the same scale, such as 0 to 255",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _settings(self) -> Settings:
         return Settings(self.batch_size, self.tta, self.window, self.overlap)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skmars.batches import SegmentationDataset, weights_of_pixels
+from skmars._loss_inputs import weights_of_pixels
+from skmars.batches import SegmentationDataset
 from skmars.losses import IGNORE_INDEX
 
 __all__ = [

@@ -85,7 +85,7 @@ def class_frequencies(
     Returns
     -------
     frequencies : ndarray of shape (n_classes,) of float64
-        With a sum of 1. As without weights if no labelled pixel has any.
+        With a sum of 1.
     """
     totals = counts.sum(axis=0)
     if sample_weight is not None:
@@ -96,7 +96,7 @@ def class_frequencies(
                 if sample_weight.ndim == 1
                 else [weight[mask == label].sum(dtype=np.float64) for label in classes]
             )
-        totals = weighted if weighted.any() else totals
+        totals = weighted
     return totals / totals.sum()
 
 
@@ -139,7 +139,7 @@ def mean_weight(
     sample_weight : ndarray of shape (n,) or (n, H, W) or None
         Weights of images or pixels.
     rows : ndarray of int
-        The images.
+        The images, with at least one such pixel.
     ignore_label : int or None
         Label of pixels without one.
 
@@ -155,7 +155,7 @@ def mean_weight(
         counted = (y[row] != ignore_label) & (sample_weight[row] > 0)
         n += int(np.count_nonzero(counted))
         total += float(np.sum(sample_weight[row] * counted, dtype=np.float64))
-    return total / n if n else 1.0
+    return total / n
 
 
 def _from_mapping(class_weight: Mapping, classes: np.ndarray) -> np.ndarray:

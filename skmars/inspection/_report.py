@@ -76,6 +76,10 @@ def write_report(
         If images and masks do not fit each other, there are none to show, or masks have labels
         that the estimator does not know.
 
+    Notes
+    -----
+    The probabilities of all images are in memory at once: 4 bytes for each pixel and class.
+
     Examples
     --------
     >>> from skmars import MarsSegmenter

@@ -1,5 +1,6 @@
 """U-Net with residual blocks, attention gates on the skips and ASPP at the bottleneck."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -124,7 +125,7 @@ class AttentionASPPUNet(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         # Patches take the place of the first level.
-        first = PATCH_SIZES.index(patch_size)
+        first = int(math.log2(patch_size))
         widths = [base_channels * 2**level for level in range(first, depth + 1)]
         below = [in_channels * patch_size**2, *widths]
         self.encoder = nn.ModuleList(

@@ -51,8 +51,7 @@ def label_quality(
             rows = test[start : start + _BATCH_IMAGES]
             masks = y[rows]
             ignored = masks == fitted_attribute(model, "ignore_label")
-            if ignore_label is not None:
-                ignored |= masks == ignore_label
+            ignored |= masks == ignore_label
             # What the model was not shown it cannot judge.
             ignored |= ~np.isin(masks, model.classes_)
             labels, p = _as_indices(masks, model.classes_, model.predict_proba(X[rows]), ignored)
@@ -141,13 +140,11 @@ def _pixel_features(image: np.ndarray, center: float, scale: float) -> np.ndarra
 def _as_indices(masks, classes, p, ignored) -> tuple[np.ndarray, np.ndarray]:
     """Labels as indices of classes, and probabilities, as cleanlab wants them.
 
-    Pixels that are ignored get a class of their own that is certain, and those of a label that
-    was in no mask of the training get it as well, where it is impossible.
+    Pixels that are ignored get a class of their own that is certain.
     """
-    labels = np.searchsorted(classes, masks).clip(max=len(classes) - 1)
-    unknown = classes[labels] != masks
+    labels = np.searchsorted(classes, masks)
     n_classes = len(classes)
-    labels[unknown | ignored] = n_classes
+    labels[ignored] = n_classes
     p = np.concatenate([p, np.zeros_like(p[:, :1])], axis=1)
     p[:, n_classes][ignored] = 1.0
     p[:, :n_classes] *= ~ignored[:, None]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 
-from skmars.batches import weights_of_pixels
+from skmars._loss_inputs import weights_of_pixels
 from skmars.metrics import iou_from_counts
 from skmars.schedules import Schedule
 

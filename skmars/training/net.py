@@ -1,6 +1,7 @@
 """The skorch net that is trained: batches of arrays in, losses and logits out."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,14 +10,17 @@ import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 
-from skmars.batches import Batches, weights_of_pixels
-from skmars.device import Arithmetic, forward, set_layout
+from skmars._loss_inputs import weights_of_pixels
+from skmars.batches import Batches
+from skmars.device import Arithmetic, choose_arithmetic, forward, set_layout
 from skmars.losses import IGNORE_INDEX, make_loss
 from skmars.nn import AttentionASPPUNet, fold_batch_norms
+from skmars.parameters import ARCHITECTURE
+from skmars.training.callbacks import Pace
 from skmars.training.moving_average import MovingAverage
 from skmars.transforms import Batch
 
-__all__ = ["Criterion", "SegmentationNet", "StopPhase"]
+__all__ = ["Criterion", "SegmentationNet", "StopPhase", "make_net"]
 
 
 class StopPhase(Exception):
@@ -32,20 +36,17 @@ class Criterion(nn.Module):
         Names of `skmars.losses`, or a callable of `(logits, target)`, which gets no weights.
     params : dict
         Parameters of the named losses.
-    class_weight : ndarray of shape (n_classes,) or None
+    class_weight : ndarray of shape (n_classes,)
         Weights of the classes.
     """
 
-    class_weight: Tensor | None
+    class_weight: Tensor
 
-    def __init__(
-        self, loss: str | Callable, params: Mapping[str, Any], class_weight: np.ndarray | None
-    ):
+    def __init__(self, loss: str | Callable, params: Mapping[str, Any], class_weight: np.ndarray):
         super().__init__()
         self.is_named = isinstance(loss, str)
         self.loss = make_loss(loss, **params) if isinstance(loss, str) else loss
-        weight = None if class_weight is None else torch.as_tensor(class_weight).float()
-        self.register_buffer("class_weight", weight)
+        self.register_buffer("class_weight", torch.as_tensor(class_weight).float())
 
     def forward(
         self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None
@@ -87,11 +88,13 @@ class SegmentationNet(NeuralNet):
         self.mean = mean
         self.scale = scale
         self.batch_order: np.random.Generator | None = None
-        self.is_over: Callable[[], bool] | None = None
+        self.pace: Pace | None = None
         self.augment: Callable[[Batch], Batch] | None = None
         self.average: MovingAverage | None = None
+        self.interrupted: threading.Event | None = None
         self.temperature = 1.0
         self.module_: AttentionASPPUNet
+        self._compiled: Callable[[Tensor], Tensor] | None = None
         # The weights and the temperature that were folded, and the result.
         self._folded: tuple[list[Tensor], float, nn.Module] | None = None
 
@@ -110,14 +113,14 @@ class SegmentationNet(NeuralNet):
     def use_compiler(self, wanted: bool) -> None:
         """Compile the forward pass for the rest of this process, or no longer do so."""
         if not wanted:
-            self.__dict__.pop("_forward", None)
-        elif "_forward" not in self.__dict__:
-            self._forward = torch.compile(self.module_.forward)
+            self._compiled = None
+        elif self._compiled is None:
+            self._compiled = torch.compile(self.module_.forward)
 
     def infer(self, x: Tensor, **fit_params) -> Tensor:
         """Logits in float32 of images as given, `(n, C, H, W)` of any real dtype."""
         if self.module_.training:
-            return self._logits(self.__dict__.get("_forward", self.module_), x)
+            return self._logits(self._compiled or self.module_, x)
         return self._logits(self.module_to_keep, x)
 
     def predictor(self) -> Callable[[Tensor], Tensor]:
@@ -198,21 +201,69 @@ class SegmentationNet(NeuralNet):
         """Slice the data set; training batches are shuffled and end with the phase."""
         if not training:
             return Batches(dataset, self.batch_size)
-        return Batches(dataset, self.batch_size, self.batch_order, self.is_over)
+        is_over = None if self.pace is None else self.pace.is_over
+        return Batches(dataset, self.batch_size, self.batch_order, is_over)
 
     def notify(self, method_name, **cb_kwargs):
         """Call a method of all callbacks; each may stop the phase the way skorch's own do."""
         try:
             super().notify(method_name, **cb_kwargs)
         except KeyboardInterrupt as interrupt:
+            if self.interrupted is not None and self.interrupted.is_set():
+                # It was Ctrl-C, and no callback.
+                raise
             raise StopPhase from interrupt
 
     def __getstate__(self):
-        state = super().__getstate__()
         # Compiled code cannot be pickled; the module it was made from is, and what is folded can
         # be made from it.
-        state.pop("_forward", None)
-        return state | {"_folded": None}
+        return super().__getstate__() | {"_compiled": None, "_folded": None}
+
+
+def make_net(
+    params: Mapping[str, Any],
+    *,
+    device: str,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    n_channels: int,
+    class_weight: np.ndarray,
+) -> SegmentationNet:
+    """Make a net that has not been trained.
+
+    Parameters
+    ----------
+    params : dict
+        Hyperparameters of the segmenter.
+    device : str
+        A torch device.
+    mean, scale : ndarray of shape (n_channels,)
+        Of the training images.
+    n_channels : int
+        Channels of the images.
+    class_weight : ndarray of shape (n_classes,)
+        Weights of the classes in the loss.
+
+    Returns
+    -------
+    net : SegmentationNet
+        Initialised.
+    """
+    return SegmentationNet(
+        Criterion(params["loss"], params["loss_params"] or {}, class_weight),
+        arithmetic=choose_arithmetic(device, params["precision"]),
+        mean=mean,
+        scale=scale,
+        device=device,
+        lr=params["learning_rate"],
+        batch_size=params["batch_size"],
+        optimizer__weight_decay=params["weight_decay"],
+        # One pass over all weights; the other devices have no such kernel.
+        optimizer__fused=torch.device(device).type in {"cpu", "cuda"},
+        module__in_channels=n_channels,
+        module__n_classes=len(class_weight),
+        **{f"module__{name}": params[name] for name in ARCHITECTURE},
+    ).initialize()
 
 
 def _moved(tensors: Iterable[Tensor | None], device: torch.device) -> list[Any]:

@@ -1,76 +1,32 @@
-"""One training run: the phases it goes through, their time, and what becomes of it."""
+"""One training run, through the phases of a plan."""
 
 import contextlib
 import itertools
 import math
 import re
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog, ProgressBar
 from skorch.helper import predefined_split
-from skorch.history import History
 
+from skmars._interrupts import noting_interrupts
 from skmars.batches import SegmentationDataset
-from skmars.schedules import ConstantRate, Schedule
 from skmars.training.callbacks import BestWeights, LearningRate, Pace, ValidationScore
+from skmars.training.history import drop_unfinished_epoch
 from skmars.training.moving_average import MovingAverage
 from skmars.training.net import SegmentationNet, StopPhase
+from skmars.training.plan import Plan
 from skmars.training.temperature import TemperatureScaling
 from skmars.transforms import Batch
 
-__all__ = ["Phase", "Plan", "history_rows", "restore_history", "train"]
-
-# Names of ours and of skorch.
-HISTORY_COLUMNS = {
-    "epoch": "epoch",
-    "phase": "phase",
-    "train_loss": "train_loss",
-    "valid_loss": "valid_loss",
-    "valid_mean_iou": "valid_mean_iou",
-    "learning_rate": "learning_rate",
-    "temperature": "temperature",
-    "seconds": "dur",
-}
+__all__ = ["train"]
 
 # Fraction of the time of a training step that the forward pass takes.
 FORWARD_SHARE = 0.35
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of the training at one learning rate, with a part of the net frozen or none."""
-
-    name: str
-    max_epochs: int
-    learning_rate: float
-    freeze: str | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that says how long and at which rate a net is trained."""
-
-    phases: Sequence[Phase]
-    schedule: Callable[[], Schedule] = ConstantRate
-    keep_best: bool = False
-    patience: int | None = None
-    time_limit: float | None = None
-    ema_decay: float | None = None
-    calibrate: bool = False
-    started: float = field(default_factory=time.perf_counter)
-
-    def deadline(self, number: int) -> float | None:
-        """When a phase has to be over: phases share the time as they share the epochs."""
-        if self.time_limit is None:
-            return None
-        epochs = [phase.max_epochs for phase in self.phases]
-        return self.started + self.time_limit * sum(epochs[: number + 1]) / sum(epochs)
 
 
 def train(
@@ -115,24 +71,21 @@ def train(
     KeyboardInterrupt
         If a callback stops the training before there is an epoch.
     """
-    n_valid = 0 if valid_set is None else len(valid_set)
-    pace = Pace(FORWARD_SHARE * n_valid / net.batch_size)
+    pace = Pace(FORWARD_SHARE * len(valid_set or ()) / net.batch_size)
     rate, best = LearningRate(pace), BestWeights()
     net.verbose = verbose
     net.max_epochs = sum(phase.max_epochs for phase in plan.phases)
-    net.train_split = None if valid_set is None else predefined_split(valid_set)
-    net.callbacks = [
+    own = [
         *_measurements(calibrate=plan.calibrate),
         ("pace", pace),
         ("learning_rate", rate),
         *([("best_weights", best)] if plan.keep_best else []),
-        *callbacks,
-        *([("progress_bar", ProgressBar())] if verbose > 1 else []),
-        *([("print_log", PrintLog(sink=_print_row, floatfmt=".4g"))] if verbose else []),
     ]
-    net.initialize_callbacks()
-    net.batch_order, net.is_over, net.augment = rng, pace.is_over, augment
-    try:
+    callbacks = [*own, *callbacks, *_reports(verbose)]
+    with (
+        noting_interrupts() as net.interrupted,
+        _lent_to(net, pace, rng, augment, valid_set, callbacks),
+    ):
         try:
             net.notify("on_train_begin", X=train_set, y=None)
         except StopPhase:
@@ -158,14 +111,31 @@ def train(
             _check_prediction(net, train_set)
         with contextlib.suppress(StopPhase):
             net.notify("on_train_end", X=train_set, y=None)
-    finally:
-        _drop_unfinished_epoch(net)
-        # The net outlives the run; the data, the best weights' copy and the clock do not.
-        net.module_.freeze(None)
-        net.train_split = net.callbacks = None
-        net.batch_order = net.is_over = net.augment = net.average = None
-        net.callbacks_ = []
     return best.epoch_ if plan.keep_best else len(net.history) - 1
+
+
+@contextlib.contextmanager
+def _lent_to(
+    net: SegmentationNet,
+    pace: Pace,
+    rng: np.random.Generator,
+    augment: Callable[[Batch], Batch] | None,
+    valid_set: SegmentationDataset | None,
+    callbacks: Sequence[Any],
+) -> Iterator[None]:
+    """Give a net what it needs for a run; it outlives the run, and these do not."""
+    try:
+        net.pace, net.batch_order, net.augment = pace, rng, augment
+        net.train_split = None if valid_set is None else predefined_split(valid_set)
+        net.callbacks = callbacks
+        net.initialize_callbacks()
+        yield
+    finally:
+        drop_unfinished_epoch(net)
+        net.module_.freeze(None)
+        net.pace = net.batch_order = net.augment = net.average = net.interrupted = None
+        net.train_split = net.callbacks = None
+        net.callbacks_ = []
 
 
 def _measurements(*, calibrate: bool) -> list[tuple[str, Callback]]:
@@ -177,6 +147,12 @@ def _measurements(*, calibrate: bool) -> list[tuple[str, Callback]]:
         ("valid_mean_iou", ValidationScore()),
         *([("temperature", TemperatureScaling())] if calibrate else []),
     ]
+
+
+def _reports(verbose: int) -> list[tuple[str, Callback]]:
+    """Callbacks that tell the user how far it is, after all others."""
+    row = PrintLog(sink=_print_row, floatfmt=".4g")
+    return [("progress_bar", ProgressBar())] * (verbose > 1) + [("print_log", row)] * (verbose > 0)
 
 
 def _run_phase(
@@ -191,7 +167,7 @@ def _run_phase(
         try:
             net.fit_loop(train_set, epochs=1)
         except StopPhase:
-            _drop_unfinished_epoch(net)
+            drop_unfinished_epoch(net)
             if not net.history:
                 raise KeyboardInterrupt("stopped before the end of the first epoch") from None
             return
@@ -226,33 +202,6 @@ def _diverged(sign: str) -> FloatingPointError:
     return FloatingPointError(f"{sign}: training has diverged; a lower learning_rate may help")
 
 
-def _drop_unfinished_epoch(net: SegmentationNet) -> None:
-    """Drop the row of an epoch that was stopped: without its figures it helps nobody."""
-    if net.history and "learning_rate" not in net.history[-1]:
-        del net.history[-1]
-
-
 def _print_row(text: str) -> None:
     """Print a row of skorch's table, in colour on terminals only."""
     print(text if sys.stdout.isatty() else re.sub(r"\x1b\[\d+m", "", text), flush=True)
-
-
-def history_rows(net: SegmentationNet) -> list[dict[str, Any]]:
-    """The net's history as a row an epoch, without its batches."""
-    return [
-        {
-            name: row[key] if isinstance(row[key], str | int) else float(row[key])
-            for name, key in HISTORY_COLUMNS.items()
-            if key in row
-        }
-        for row in net.history
-    ]
-
-
-def restore_history(net: SegmentationNet, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Give a net the history that `history_rows` has told, to go on from."""
-    net.history = History()
-    for row in rows:
-        net.history.new_epoch()
-        for name, value in row.items():
-            net.history.record(HISTORY_COLUMNS[name], value)

@@ -14,9 +14,10 @@ from skmars.batches import SegmentationDataset, measure_scaling
 from skmars.device import choose_arithmetic, choose_device, compute_settings, set_layout
 from skmars.model_selection import holdout_split
 from skmars.parameters import ARCHITECTURE
-from skmars.training.net import Criterion, SegmentationNet
-from skmars.training.run import Plan, history_rows, restore_history, train
-from skmars.training.setup import make_net
+from skmars.training.history import history_rows, restore_history
+from skmars.training.net import Criterion, SegmentationNet, make_net
+from skmars.training.plan import Plan
+from skmars.training.run import train
 from skmars.weighting import class_weights
 
 __all__ = ["TrainingMixin"]
@@ -68,7 +69,9 @@ class TrainingMixin:
         check.check_labels(y_valid, classes, self.ignore_label, name=name, needs_one=True)
         return X_valid, y_valid
 
-    def _dataset(self, X, y, sample_weight=None, rows=None, *, unit=1.0) -> SegmentationDataset:
+    def _dataset(
+        self, X, y, sample_weight=None, rows=None, *, mean_weight=1.0
+    ) -> SegmentationDataset:
         return SegmentationDataset(
             X,
             y,
@@ -76,7 +79,7 @@ class TrainingMixin:
             self.ignore_label,
             sample_weight=sample_weight,
             rows=rows,
-            unit=unit,
+            mean_weight=mean_weight,
         )
 
     @contextlib.contextmanager

@@ -8,7 +8,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 from torch.nn import functional as F
 
-from skmars.batches import weights_of_pixels
+from skmars._loss_inputs import weights_of_pixels
 from skmars.losses import IGNORE_INDEX
 
 __all__ = ["TemperatureScaling", "best_temperature"]

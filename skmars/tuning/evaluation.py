@@ -13,7 +13,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import cross_validate
 
 from skmars.metrics.scorers import SegmentationScorer
-from skmars.training.setup import choose_epochs
+from skmars.training.plan import choose_epochs
 from skmars.tuning.pruning import PruningCallback
 from skmars.tuning.spaces import Space, find_steps, suggest_params
 

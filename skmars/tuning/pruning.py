@@ -86,7 +86,7 @@ class PruningCallback(Callback):
                 "PruningCallback needs a validation score: give the segmenter a "
                 "validation_fraction or validation_data"
             )
-        done = dict(net.callbacks_)["pace"].epochs_done()
+        done = net.pace.epochs_done()
         done *= min(1, self._n_steps(net) / net.max_epochs)
         # Less than rounding can add.
         self._report(net, math.ceil(done - 1e-6) - 1)

@@ -2,16 +2,15 @@
 
 import logging
 import os
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import optuna
+from sklearn import get_config
 
+from skmars._interrupts import noting_interrupts
 from skmars.tuning.evaluation import Evaluation
 from skmars.tuning.progress import Progress
 from skmars.tuning.studies import StudySpec
@@ -41,7 +40,7 @@ def search_here(
         progress.update()
         return evaluation(trial)
 
-    with _interruptible() as interrupted:
+    with noting_interrupts() as interrupted:
         try:
             work(
                 study,
@@ -55,26 +54,6 @@ def search_here(
                 raise
 
 
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Note Ctrl-C, as well as raising KeyboardInterrupt: training may take that for its end."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread hears signals.
-        yield interrupted
-        return
-
-    def note(number, frame):
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
-
-
 def search_with_workers(
     study: optuna.Study,
     spec: StudySpec,
@@ -82,19 +61,17 @@ def search_with_workers(
     n_trials: int | None,
     deadline: float | None,
     progress: Progress,
-    n_workers: int,
 ) -> None:
     """Let processes evaluate trials, and put new ones in the place of those that die.
 
     Each worker gets its share of the cores.
     """
-    open_study = partial(spec.open, n_workers=n_workers)
-    job = {"open_study": open_study, "n_trials": n_trials, "deadline": deadline}
-    with hand_over(evaluation, **job) as folder:
+    job = {"open_study": spec.open, "n_trials": n_trials, "deadline": deadline}
+    with hand_over(evaluation, config=get_config(), **job) as folder:
         workers: list[subprocess.Popen] = []
-        start = partial(start_worker, folder, max(1, _n_cores() // n_workers))
+        start = partial(start_worker, folder, max(1, _n_cores() // spec.n_workers))
         try:
-            while len(workers) < n_workers:
+            while len(workers) < spec.n_workers:
                 workers.append(start())
             _attend(workers, study, start, progress)
         except KeyboardInterrupt:

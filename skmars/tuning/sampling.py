@@ -18,12 +18,12 @@ class SeededSampler(BaseSampler):
     Parameters
     ----------
     make : callable
-        Takes a seed and returns an Optuna sampler.
+        Takes a `seed` by name and returns an Optuna sampler.
     seed : int
         Of the study.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int):
+    def __init__(self, make: Callable[..., BaseSampler], seed: int):
         self.make = make
         self.seed = seed
         self._thread = threading.local()
@@ -32,13 +32,13 @@ class SeededSampler(BaseSampler):
     def sampler(self) -> BaseSampler:
         """The sampler of the present trial."""
         if not hasattr(self._thread, "sampler"):
-            self._thread.sampler = self.make(self.seed)
+            self._thread.sampler = self.make(seed=self.seed)
         return self._thread.sampler
 
     def before_trial(self, study, trial):
         """Make the sampler of this trial."""
         entropy = np.random.SeedSequence([self.seed, trial.number])
-        self._thread.sampler = self.make(int(entropy.generate_state(1)[0]))
+        self._thread.sampler = self.make(seed=int(entropy.generate_state(1)[0]))
         self.sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study, trial):

@@ -19,9 +19,10 @@ from sklearn.utils.validation import check_is_fitted
 from skmars import _validation as check
 from skmars._fitted import fitted_attribute
 from skmars.base import BaseSegmenter
+from skmars.metrics import SegmentationScorer
 from skmars.model_selection import SegmentationKFold, class_counts
 from skmars.pipeline import fit_arguments
-from skmars.tuning.evaluation import Evaluation, make_objectives
+from skmars.tuning.evaluation import Evaluation, Objective, make_objectives
 from skmars.tuning.progress import Progress
 from skmars.tuning.results import (
     check_same_space,
@@ -69,7 +70,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         that returns parameters. None is `default_space(estimator)`.
     n_trials : int or None, default=20
         Trials of the study in all, those of earlier fits and other workers included. None for
-        no end but `timeout`.
+        no end but `timeout`. A study of ten trials that have all failed is given up.
     timeout : float or None, default=None
         Seconds after which no further trial is begun; above 0.
     cv : int, splitter or iterable of (train, test), default=3
@@ -238,16 +239,14 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             self.estimator, sample_weight=fit_params.pop("sample_weight", None)
         )
         evaluation, spec = self._prepare(X, y, groups, {**weights, **fit_params})
-        study = spec.open(n_workers=self.n_workers)
+        study = spec.open()
         check_same_space(study, evaluation.space)
         deadline = None if self.timeout is None else started + self.timeout
         with Progress(study, self.n_trials, shown=bool(self.verbose)) as progress:
             if self.n_workers == 1:
                 search_here(study, evaluation, self.n_trials, deadline, progress)
             else:
-                search_with_workers(
-                    study, spec, evaluation, self.n_trials, deadline, progress, self.n_workers
-                )
+                search_with_workers(study, spec, evaluation, self.n_trials, deadline, progress)
         self._keep(study, evaluation)
         if self.refit:
             self._refit(X, y, evaluation.fit_params)
@@ -265,19 +264,15 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         for name, values in fit_params.items():
             if name.endswith("sample_weight"):
                 check.check_sample_weight(values, y)
-        rng = check.random_generator(self.random_state)
-        seed = int(rng.integers(2**31))
+        seed = int(check.random_generator(self.random_state).integers(2**31))
         # The folds of a study are those that it was begun with.
         known = seed_of(self.storage, self.study_name, n_workers=self.n_workers)
         seed = seed if known is None else known
-        if isinstance(self.cv, Integral):
-            splitter = SegmentationKFold(int(self.cv), random_state=seed, ignore_label=ignored)
-        else:
-            splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
-        folds = list(splitter.split(X, y, groups))
-        names = {objective.name for objective in objectives}
+        folds = self._make_folds(X, y, groups, seed, ignored)
         parts = [step for _, step in find_steps(self.estimator)]
-        if names & {"score", "mean_iou"} and any(isinstance(x, BaseSegmenter) for x in parts):
+        if any(map(_asks_for_classes, objectives)) and any(
+            isinstance(step, BaseSegmenter) for step in parts
+        ):
             _check_folds(class_counts(y, labels) > 0, labels, folds)
         data = fingerprint(X, y, folds, fit_params)
         if groups is not None:
@@ -305,14 +300,22 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             data=data,
             objectives=[objective.name for objective in objectives],
             settings=settings_of(self.estimator, space),
+            n_workers=self.n_workers,
         )
         return evaluation, spec
+
+    def _make_folds(self, X, y, groups, seed: int, ignored: int | None) -> list[tuple]:
+        if isinstance(self.cv, Integral):
+            splitter = SegmentationKFold(int(self.cv), random_state=seed, ignore_label=ignored)
+        else:
+            splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
+        return list(splitter.split(X, y, groups))
 
     def _keep(self, study: optuna.Study, evaluation: Evaluation) -> None:
         """Set the attributes that tell what was found."""
         trials = finished_trials(study)
         objectives = evaluation.objectives
-        n_splits = len(list(evaluation.folds))
+        n_splits = len(evaluation.folds)
         results = results_table(trials, evaluation.space, objectives, n_splits)
         front = pareto_front(results, objectives)
         if not len(front):
@@ -386,6 +389,14 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             # A pickle cannot take a file or a database along.
             state["study_"] = _copy_in_memory(state["study_"])
         return state
+
+
+def _asks_for_classes(objective: Objective) -> bool:
+    """Whether a segmenter cannot be scored on labels that it was not shown."""
+    scorer = objective.scorer
+    return objective.name == "score" or (
+        isinstance(scorer, SegmentationScorer) and scorer.labels is None
+    )
 
 
 def _check_folds(present: np.ndarray, labels: np.ndarray, folds) -> None:

@@ -35,18 +35,7 @@ __all__ = [
 ]
 
 
-def _make_tpe(seed: int) -> BaseSampler:
-    return TPESampler(seed=seed)
-
-
-def _make_random(seed: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
-
-
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": _make_tpe,
-    "random": _make_random,
-}
+SAMPLERS: dict[str, type[BaseSampler]] = {"tpe": TPESampler, "random": RandomSampler}
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
     "hyperband": lambda: HyperbandPruner(min_resource=1, reduction_factor=3),
     "median": lambda: MedianPruner(n_startup_trials=5, n_warmup_steps=1),
@@ -88,7 +77,7 @@ class StudySpec:
     """All that a worker needs to open a study, the first time or again."""
 
     storage: StorageLike
-    name: str | None
+    name: str
     directions: Sequence[Literal["minimize", "maximize"]]
     sampler: str | BaseSampler
     pruner: str | BasePruner | None
@@ -96,8 +85,9 @@ class StudySpec:
     data: str
     objectives: Sequence[str]
     settings: Mapping[str, str]
+    n_workers: int = 1
 
-    def open(self, *, n_workers: int = 1) -> optuna.Study:
+    def open(self) -> optuna.Study:
         """Make the study, or go on with the one of this name.
 
         Raises
@@ -105,7 +95,7 @@ class StudySpec:
         ValueError
             If there is one of this name for other data, objectives or settings.
         """
-        storage = open_storage(self.storage, n_workers=n_workers)
+        storage = open_storage(self.storage, n_workers=self.n_workers)
         pruner = self.pruner or NopPruner()
         if isinstance(pruner, str):
             pruner = PRUNERS[pruner]()
@@ -139,7 +129,7 @@ class StudySpec:
             study.sampler = SeededSampler(SAMPLERS[self.sampler], study.user_attrs[SEED])
         else:
             study.sampler = copy.deepcopy(self.sampler)
-            if n_workers > 1 or study.get_trials(deepcopy=False):
+            if self.n_workers > 1 or study.get_trials(deepcopy=False):
                 # Or it would choose again what it has chosen in another process.
                 study.sampler.reseed_rng()
         return study
@@ -164,18 +154,18 @@ def _check_same(study: optuna.Study, spec: StudySpec) -> None:
             f"the study {study.study_name!r} has other objectives, with directions {directions}: "
             "give another study_name"
         )
-    objectives = study.user_attrs.get(OBJECTIVES, list(spec.objectives))
+    objectives = study.user_attrs[OBJECTIVES]
     if objectives != list(spec.objectives):
         raise ValueError(
             f"the study {study.study_name!r} has the objectives {objectives}, not "
             f"{list(spec.objectives)}: give another study_name"
         )
-    if study.user_attrs.get(DATA) != spec.data:
+    if study.user_attrs[DATA] != spec.data:
         raise ValueError(
             f"the study {study.study_name!r} was made with other images, masks, folds or weights, "
             "so that its scores cannot be compared: give another study_name"
         )
-    before = study.user_attrs.get(SETTINGS, spec.settings)
+    before = study.user_attrs[SETTINGS]
     for name in sorted({*before, *spec.settings}):
         old, new = (settings.get(name, "missing") for settings in (before, spec.settings))
         if old != new:

@@ -25,6 +25,8 @@ __all__ = ["count_trials", "is_to_be_repeated", "mend", "work"]
 HEARTBEAT = 15.0
 GRACE = 120.0
 MAX_ATTEMPTS = 3
+# So many of them end a search in which no trial has succeeded.
+MAX_FAILURES = 10
 # Between looks at trials that others have to finish.
 POLL_SECONDS = 0.5
 
@@ -48,6 +50,7 @@ def work(
     """Evaluate trials of a study until there are enough of them, or it is time.
 
     Trials that others still evaluate are waited for: if one is lost, it is this worker's turn.
+    A study in which ten trials have failed, and none has done otherwise, is left as well.
 
     Parameters
     ----------
@@ -71,7 +74,7 @@ def work(
                 trial = _claim(study, n_trials, me)
                 if trial is not None:
                     _run(study, trial, evaluate, is_stopped)
-            if is_exhausted():
+            if is_exhausted() or (trial is not None and _is_hopeless(study)):
                 return
             if trial is None:
                 if _is_over(study, n_trials):
@@ -190,6 +193,13 @@ def _is_over(study: Study, n_trials: int | None) -> bool:
     trials = study.get_trials(deepcopy=False)
     running = any(_is_of_a_worker(trial) for trial in trials)
     return n_trials is not None and count_trials(trials) >= n_trials and not running
+
+
+def _is_hopeless(study: Study) -> bool:
+    """Whether many trials have failed and no other has ended: it is not their parameters."""
+    trials = study.get_trials(deepcopy=False)
+    ended = [trial.state for trial in trials if trial.state.is_finished()]
+    return len(ended) >= MAX_FAILURES and set(ended) == {TrialState.FAIL}
 
 
 def _is_of_a_worker(trial: FrozenTrial) -> bool:

@@ -141,9 +141,13 @@ def _end_with(parent: int, folder: Path) -> None:
     os._exit(ENDED_BY_SIGNAL)
 
 
-def _work(*, evaluation, open_study, n_trials, deadline, is_stopped) -> None:
+def _work(*, evaluation, open_study, config, n_trials, deadline, is_stopped) -> None:
+    from sklearn import set_config
+
     from skmars.tuning.storages import patiently
     from skmars.tuning.trials import work
 
+    # Such as metadata routing, which the process that started this one may have switched on.
+    set_config(**config)
     study = patiently(open_study)
     work(study, evaluation, n_trials=n_trials, deadline=deadline, is_stopped=is_stopped)

@@ -1,24 +1,50 @@
-"""From hyperparameters to what a training run is made of: the net and the plan."""
+"""How long, at which rates and in which phases a net is trained."""
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
+from skmars.schedules import SCHEDULERS, ConstantRate, Schedule, make_schedule
 
-from skmars.device import choose_arithmetic
-from skmars.parameters import ARCHITECTURE
-from skmars.schedules import SCHEDULERS, make_schedule
-from skmars.training.net import Criterion, SegmentationNet
-from skmars.training.run import Phase, Plan
-
-__all__ = ["Epochs", "choose_epochs", "make_net", "make_plan"]
+__all__ = ["Epochs", "Phase", "Plan", "choose_epochs", "make_plan"]
 
 # What "auto" is for many images, and how many images those are.
 FEWEST_EPOCHS = 40
 MANY_IMAGES = 1600
 SHORTEST_QUARTER = 10
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training at one learning rate, with a part of the net frozen or none."""
+
+    name: str
+    max_epochs: int
+    learning_rate: float
+    freeze: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that says how long and at which rate a net is trained."""
+
+    phases: Sequence[Phase]
+    schedule: Callable[[], Schedule] = ConstantRate
+    keep_best: bool = False
+    patience: int | None = None
+    time_limit: float | None = None
+    ema_decay: float | None = None
+    calibrate: bool = False
+    started: float = field(default_factory=time.perf_counter)
+
+    def deadline(self, number: int) -> float | None:
+        """When a phase has to be over: phases share the time as they share the epochs."""
+        if self.time_limit is None:
+            return None
+        epochs = [phase.max_epochs for phase in self.phases]
+        return self.started + self.time_limit * sum(epochs[: number + 1]) / sum(epochs)
 
 
 class Epochs(NamedTuple):
@@ -27,53 +53,6 @@ class Epochs(NamedTuple):
     train: int
     fine_tune: int
     patience: int
-
-
-def make_net(
-    params: Mapping[str, Any],
-    *,
-    device: str,
-    mean: np.ndarray,
-    scale: np.ndarray,
-    n_channels: int,
-    class_weight: np.ndarray,
-) -> SegmentationNet:
-    """Make a net that has not been trained.
-
-    Parameters
-    ----------
-    params : dict
-        Hyperparameters of the segmenter.
-    device : str
-        A torch device.
-    mean, scale : ndarray of shape (n_channels,)
-        Of the training images.
-    n_channels : int
-        Channels of the images.
-    class_weight : ndarray of shape (n_classes,)
-        Weights of the classes in the loss; used if the parameter of this name asks for any.
-
-    Returns
-    -------
-    net : SegmentationNet
-        Initialised.
-    """
-    weight = None if params["class_weight"] is None else class_weight
-    return SegmentationNet(
-        Criterion(params["loss"], params["loss_params"] or {}, weight),
-        arithmetic=choose_arithmetic(device, params["precision"]),
-        mean=mean,
-        scale=scale,
-        device=device,
-        lr=params["learning_rate"],
-        batch_size=params["batch_size"],
-        optimizer__weight_decay=params["weight_decay"],
-        # One pass over all weights; the other devices have no such kernel.
-        optimizer__fused=torch.device(device).type in {"cpu", "cuda"},
-        module__in_channels=n_channels,
-        module__n_classes=len(class_weight),
-        **{f"module__{name}": params[name] for name in ARCHITECTURE},
-    ).initialize()
 
 
 def choose_epochs(params: Mapping[str, Any], n_images: int) -> Epochs:
