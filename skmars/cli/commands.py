@@ -4,6 +4,7 @@ Nothing outside the standard library is imported before a command runs.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from skmars import __version__
 from skmars.cli.files import (
+    check_not_replaced,
     check_output,
     choose_writer,
     load_images,
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from sklearn.utils import Bunch
 
 __all__ = ["demo", "export", "fit", "info", "outliers", "predict", "report", "score", "tune"]
+
+# More are not told one by one, and many more are hardly meant to be classes.
+MANY_LABELS, TOO_MANY_LABELS = 12, 50
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -40,11 +45,33 @@ def fit(args: argparse.Namespace) -> None:
     output = check_output("--output", args.output, args.data)
     params = _hyperparameters(args)
     data = load_pairs(args)
+    _print_labels(data.target, params.get("ignore_label"))
     segmenter = MarsSegmenter(**params).fit(data.images, data.target, groups=data.groups)
     segmenter.save(output)
     iou = segmenter.history_[segmenter.best_epoch_].get("valid_mean_iou")
     print("no validation" if iou is None else f"validation mean IoU  {iou:.4f}")
     print(f"saved to             {output}")
+
+
+def _print_labels(masks: Any, ignore_label: int | None) -> None:
+    """Tell what is trained on, before hours of training on other masks than were meant."""
+    from skmars._validation import labelled_classes
+    from skmars.model_selection import class_counts
+
+    labels = labelled_classes(masks, ignore_label)
+    if len(labels) > MANY_LABELS:
+        told = f"{len(labels)} of them: {', '.join(map(str, labels[:MANY_LABELS]))}, ..."
+    else:
+        counts = class_counts(masks, labels).sum(axis=0)
+        percent = 100 * counts / counts.sum()
+        told = ", ".join(f"{name}: {p:.3g} %" for name, p in zip(labels, percent, strict=True))
+    print(f"labels               {told}", flush=True)
+    if len(labels) > TOO_MANY_LABELS:
+        print(
+            f"skmars: warning: the masks have {len(labels)} labels, and each becomes a class: "
+            "are these the right masks?",
+            file=sys.stderr,
+        )
 
 
 def _hyperparameters(args: argparse.Namespace) -> dict[str, Any]:
@@ -219,11 +246,22 @@ def _draw_outliers(remover: Any, data: "Bunch", path: str) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Predict masks."""
-    write = choose_writer(Path(args.output), Path(args.data), args.model)
-    images, names, what = load_images(Path(args.data))
-    masks = load_model(args.model).predict(images)
+    output, data = Path(args.output), Path(args.data)
+    write = choose_writer(output, data, args.model)
+    images, names, what = load_images(data)
+    if not args.overwrite:
+        check_not_replaced(output, names)
+    masks = _load_to_predict(args).predict(images)
     write(masks, names)
     print(f"predicted {what} of {args.data}; saved to {args.output}")
+
+
+def _load_to_predict(args: argparse.Namespace) -> Any:
+    """The model, with the parameters of prediction that were given as options."""
+    from skmars.cli.options import chosen_parameters
+    from skmars.segmenter import MarsSegmenter
+
+    return load_model(args.model, chosen_parameters(vars(args), MarsSegmenter))
 
 
 def score(args: argparse.Namespace) -> None:
@@ -261,10 +299,14 @@ def _model_and_masks(args: argparse.Namespace) -> tuple[Any, Any, Any, Any, str]
         images, target, what = data.test_images, data.test_target, "test images"
     elif args.data is None:
         what = "images"
-    segmenter = load_model(args.model)
+    segmenter = _load_to_predict(args)
     check_labels(target, segmenter.classes_, segmenter.ignore_label)
     what = f"{len(images)} {what} of {args.data or args.images}"
-    return segmenter, images, target, data.target_names, what
+    # The names are of labels 0, 1, 2, ..., which those of another model need not be.
+    names = data.target_names
+    if names is not None and not set(segmenter.classes_) <= set(range(len(names))):
+        names = None
+    return segmenter, images, target, names, what
 
 
 def export(args: argparse.Namespace) -> None:

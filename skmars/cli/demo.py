@@ -56,7 +56,7 @@ class _Data:
     y_test: np.ndarray
     train_groups: np.ndarray | None
     test_groups: np.ndarray | None
-    target_names: list[str]
+    target_names: list[str] | None
 
     def labels(self) -> np.ndarray:
         """All labels, sorted."""
@@ -65,7 +65,7 @@ class _Data:
     def ignore_label(self) -> int | None:
         """0, AN2DL's background, if the labels are those of AN2DL."""
         labels = self.labels()
-        like_an2dl = labels[0] == 0 and labels[-1] < len(self.target_names)
+        like_an2dl = labels[0] == 0 and self.target_names == TARGET_NAMES
         return 0 if like_an2dl and len(labels) > 2 else None
 
 
@@ -80,8 +80,8 @@ def run_demo(
 
     A labelled test set in the file is what is scored; without one, a fifth of the training images
     is held out for it, whole sols where the file tells them. Label 0 is left out of loss and
-    score, as in the challenge, if all labels are between 0 and 4, those of AN2DL; otherwise every
-    label counts. Outliers in the file are left in.
+    score, as in the challenge, if all labels are between 0 and 4, those of AN2DL, and the file has
+    no names for them; otherwise every label counts. Outliers in the file are left in.
 
     The output folder gets `masks.png`, `learning_curves.png`, `confusion_matrix.png`,
     `scores.json` and the trained `model.skmars`.
@@ -174,11 +174,11 @@ def _read(path: str | os.PathLike, random_state: int) -> _Data:
             bunch.target,
             bunch.test_images,
             bunch.test_target,
-            _enough_groups(bunch.groups, 2),
+            _enough_groups(bunch.groups, 2, "file"),
             bunch.test_groups,
             bunch.target_names,
         )
-    groups = _enough_groups(bunch.groups, 3)
+    groups = _enough_groups(bunch.groups, 3, "file")
     counts = class_counts(bunch.target, np.unique(bunch.target))
     rng = np.random.default_rng(random_state)
     kept, held_out = holdout_split(counts, TEST_FRACTION, groups=groups, rng=rng)
@@ -188,17 +188,20 @@ def _read(path: str | os.PathLike, random_state: int) -> _Data:
         bunch.target[kept],
         bunch.images[held_out],
         bunch.target[held_out],
-        None if groups is None else groups[kept],
+        None if groups is None else _enough_groups(groups[kept], 2, "training set"),
         None if groups is None else groups[held_out],
         bunch.target_names,
     )
 
 
-def _enough_groups(groups: np.ndarray | None, needed: int) -> np.ndarray | None:
+def _enough_groups(groups: np.ndarray | None, needed: int, whose: str) -> np.ndarray | None:
     """Groups, or None where they are too few for every part to have one."""
     if groups is None or len(np.unique(groups)) >= needed:
         return groups
-    print(f"The file has fewer than {needed} sols: images of one sol may be on both sides.")
+    print(
+        f"The {whose} has fewer than {needed} sols: images of one sol may be on both sides of its "
+        "split."
+    )
     return None
 
 

@@ -1,7 +1,8 @@
 """What the commands read and write: data sets, folders of images, masks, lists of outliers."""
 
 import argparse
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from sklearn.utils import Bunch
 
 __all__ = [
+    "check_not_replaced",
     "check_output",
     "choose_writer",
     "load_images",
@@ -40,10 +42,16 @@ def load_pairs(args: argparse.Namespace) -> "Bunch":
     from skmars.datasets import load_an2dl, load_image_folder
 
     folders = [folder for folder in (args.images, args.masks) if folder is not None]
+    # Scores and reports have no use for groups.
+    pattern = getattr(args, "group_pattern", None)
     if args.data is not None and not folders:
+        if Path(args.data).is_dir():
+            raise ValueError(f"{args.data} is a folder: give --images and --masks, or an npz file")
+        if pattern is not None:
+            raise ValueError("--group-pattern needs --images and --masks: a file has its groups")
         return load_an2dl(args.data)
     if args.data is None and len(folders) == 2:
-        return load_image_folder(args.images, args.masks)
+        return load_image_folder(args.images, args.masks, group_pattern=pattern)
     raise ValueError("give either DATA, or both --images and --masks")
 
 
@@ -56,6 +64,8 @@ def load_images(path: Path) -> tuple[Any, list[str], str]:
         data = load_image_folder(path)
         names = [Path(name).stem for name in data.filenames]
         return data.images, names, f"{len(names)} images"
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not an npz file; give one, or a folder of images")
     data = load_an2dl(path)
     images, what = data.images, "training images"
     if data.test_images is not None:
@@ -77,6 +87,20 @@ def choose_writer(output: Path, data: Path, model: str):
         raise ValueError(f"--output must end in .csv or .npz, or be a folder; got {output}")
     check_output("--output", str(output), str(data), model)
     return lambda masks, names: _write_file(masks, output)
+
+
+def check_not_replaced(folder: Path, names: Sequence[str]) -> None:
+    """Refuse to write masks over others, which may be those that somebody has drawn."""
+    for path in _mask_paths(folder, names):
+        if path.exists():
+            raise ValueError(
+                f"{path} exists already: give another folder as --output, or --overwrite to "
+                "replace masks"
+            )
+
+
+def _mask_paths(folder: Path, names: Sequence[str]) -> list[Path]:
+    return [folder / f"{name}.png" for name in names]
 
 
 def _write_file(masks: Any, path: Path) -> None:
@@ -103,8 +127,8 @@ def write_folder(masks: Sequence["np.ndarray"], names: Sequence[str], folder: Pa
         raise ValueError(f"PNG files hold labels from 0 to 65535; got {low} to {high}")
     folder.mkdir(parents=True, exist_ok=True)
     dtype = np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16
-    for mask, name in zip(masks, names, strict=True):
-        with replacing(folder / f"{name}.png") as file:
+    for mask, path in zip(masks, _mask_paths(folder, names), strict=True):
+        with replacing(path) as file:
             Image.fromarray(mask.astype(dtype)).save(file, format="png")
 
 
@@ -127,18 +151,29 @@ def write_clean(data: str, kept: "np.ndarray", path: Path) -> None:
         arrays = dict(archive)
     n = len(arrays["training_set"])
     for name, array in arrays.items():
-        # The test set can happen to be of the same length.
-        if array.ndim and len(array) == n and not name.startswith("test"):
+        # The test set and the names of labels can happen to be of the same length.
+        is_other = name.startswith("test") or name == "target_names"
+        if array.ndim and len(array) == n and not is_other:
             arrays[name] = array[kept]
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)
 
 
-def load_model(path: str) -> Any:
-    """Read a segmenter or an ensemble from its file."""
+def load_model(path: str, params: Mapping[str, Any] | None = None) -> Any:
+    """Read a segmenter or an ensemble, and set parameters of it or of all its members."""
     from skmars.ensemble import Ensemble
     from skmars.persistence import read_archive
     from skmars.segmenter import MarsSegmenter
 
     is_ensemble = "members" in read_archive(path)[0]
-    return Ensemble.load(path) if is_ensemble else MarsSegmenter.load(path)
+    model: Any = Ensemble.load(path) if is_ensemble else MarsSegmenter.load(path)
+    if not params:
+        return model
+    for segmenter in model.estimators_ if is_ensemble else [model]:
+        segmenter.set_params(**params)._validate_params()
+        # A net stays on the device and in the precision that it was built for.
+        segmenter._restore_net(segmenter.net_.module_.state_dict())
+    if is_ensemble:
+        # What a report tells of its members.
+        model.estimator.set_params(**params)
+    return model

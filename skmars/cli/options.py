@@ -14,9 +14,10 @@ def add_parameters(
     estimator: Callable[..., Any],
     *,
     prefix: str = "",
+    only: tuple[str, ...] | None = None,
     leave_out: tuple[str, ...] = (),
 ) -> None:
-    """Add an option for each parameter of an estimator, with its docstring as the help.
+    """Add options for the parameters of an estimator, with its docstring as the help.
 
     Parameters
     ----------
@@ -26,12 +27,14 @@ def add_parameters(
         With keyword arguments and a numpydoc docstring.
     prefix : str, default=""
         Put before names, such as "augmentation__" for `--augmentation-brightness`.
+    only : tuple of str, default=None
+        Parameters that get an option; by default all.
     leave_out : tuple of str, default=()
         Parameters that get no option.
     """
     texts = parameter_texts(inspect.getdoc(estimator) or "")
     for name, parameter in inspect.signature(estimator).parameters.items():
-        if name in leave_out:
+        if name in leave_out or (only is not None and name not in only):
             continue
         default = parameter.default
         option = "--" + (prefix + name).replace("__", "-").replace("_", "-")

@@ -1,8 +1,8 @@
 """The command line: `skmars demo|fit|tune|outliers|predict|score|report|export|info`.
 
 Thin: it reads arguments and files, and calls the package. Nothing outside the standard library is
-imported until `fit` or `tune` is named or another command runs, so that `skmars --help` answers at
-once.
+imported until a command is named that has hyperparameters, or another one runs, so that
+`skmars --help` answers at once.
 """
 
 import argparse
@@ -18,10 +18,18 @@ __all__ = ["main"]
 # What the package raises for wrong input; anything else is a bug, and shows its traceback.
 ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 
+# In a RuntimeError of torch, by device and system.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
 DATA_HELP = "npz file in the layout of the AN2DL challenge"
 
 # What an Augmenter needs only as a step of a Pipeline.
 PIPELINE_ONLY = ("n_copies", "ignore_label")
+
+PREDICTING = ("predict", "score", "report")
+
+# Hyperparameters that another prediction can have than the training.
+OF_PREDICTION = ("batch_size", "tta", "window", "overlap", "device", "precision", "n_threads")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # standstill beside any other busy process.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     argv = sys.argv[1:] if argv is None else list(argv)
+    command = argv[0] if argv else None
     try:
-        args = _make_parser(argv[0] if argv else None).parse_args(argv)
+        args = _make_parser(command).parse_args(argv)
         args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -61,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except ERRORS as error:
         print(f"skmars: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(f"skmars: error: out of memory{_way_out(command)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("skmars: interrupted", file=sys.stderr)
@@ -72,6 +86,17 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _way_out(command: str | None) -> str:
+    """How a command needs less memory."""
+    if command in PREDICTING:
+        return ": give --window, which predicts large images in parts, or a smaller --batch-size"
+    return ": give a smaller --batch-size" if command in {"fit", "tune"} else ""
 
 
 def _make_parser(command: str | None) -> argparse.ArgumentParser:
@@ -96,13 +121,13 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
     demo.add_argument("--random-state", type=int, default=0, metavar="N", help="default: 0")
 
     fit = add("fit", commands.fit, "train a model")
-    _add_pairs(fit)
+    _add_pairs(fit, grouped=True)
     fit.add_argument("--output", required=True, metavar="MODEL", help="file to save the model to")
     if command == "fit":
         _add_hyperparameters(fit)
 
     tune = add("tune", commands.tune, "search for the best hyperparameters, and train a model")
-    _add_pairs(tune)
+    _add_pairs(tune, grouped=True)
     _add_search(tune)
     if command == "tune":
         _add_hyperparameters(tune, fixed=True)
@@ -119,6 +144,9 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
         metavar="FILE",
         help="submission.csv, masks.npz, or a folder for one PNG file an image",
     )
+    predict.add_argument(
+        "--overwrite", action="store_true", help="replace masks that are in the folder already"
+    )
 
     score = add("score", commands.score, "IoU of a model's masks")
     score.add_argument("model", metavar="MODEL", help="file that fit has saved")
@@ -129,6 +157,10 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
     _add_pairs(report)
     report.add_argument("--output", required=True, metavar="FILE.html", help="file to write")
 
+    predicting = dict(zip(PREDICTING, (predict, score, report), strict=True))
+    if command in predicting:
+        _add_prediction(predicting[command])
+
     export = add("export", commands.export, "write a model as an ONNX file")
     export.add_argument("model", metavar="MODEL", help="file that fit has saved")
     export.add_argument("output", metavar="FILE.onnx", help="file to write")
@@ -138,10 +170,17 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_pairs(parser: argparse.ArgumentParser) -> None:
+def _add_pairs(parser: argparse.ArgumentParser, *, grouped: bool = False) -> None:
     parser.add_argument("data", nargs="?", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--images", metavar="DIR", help="folder of images, instead of DATA")
     parser.add_argument("--masks", metavar="DIR", help="folder of masks of the same names")
+    if grouped:
+        parser.add_argument(
+            "--group-pattern",
+            metavar="REGEX",
+            help="what in the names of images tells which belong together, such as '^[^_]+' or "
+            "'(.+)_'; these are not split between training and validation",
+        )
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
@@ -239,6 +278,15 @@ def _add_outliers(parser: argparse.ArgumentParser) -> None:
         "clean.npz with all other images",
     )
     add("--picture", metavar="FILE", help="sheet.png that shows the clearest ones")
+
+
+def _add_prediction(parser: argparse.ArgumentParser) -> None:
+    from skmars.cli.options import add_parameters
+    from skmars.segmenter import MarsSegmenter
+
+    text = "by default as the model was saved; the defaults below are those of training"
+    group = parser.add_argument_group("prediction", text)
+    add_parameters(group, MarsSegmenter, only=OF_PREDICTION)
 
 
 def _add_hyperparameters(parser: argparse.ArgumentParser, *, fixed: bool = False) -> None:

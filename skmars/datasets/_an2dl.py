@@ -14,11 +14,13 @@ from skmars._files import replacing
 TARGET_NAMES = ["background", "soil", "bedrock", "sand", "big rock"]
 
 _DESCR = """\
-Grey images of Martian terrain with a label for every pixel, in the layout of the AN2DL challenge
-(Artificial Neural Networks and Deep Learning, Politecnico di Milano, 2024-25).
+Grey images with a label for every pixel, in the layout of the AN2DL challenge (Artificial Neural
+Networks and Deep Learning, Politecnico di Milano, 2024-25).
 
-Labels: 0 background, 1 soil, 2 bedrock, 3 sand, 4 big rock. The challenge scores the mean
-intersection over union of labels 1 to 4; pixels whose true label is 0 are left out.
+Labels: {labels}.
+
+The challenge is about Martian terrain. It scores the mean intersection over union of its labels
+1 to 4; pixels whose true label is 0 are left out.
 
 {n_train} training images of {height} x {width} pixels; {n_test} test images.
 """
@@ -33,7 +35,8 @@ def load_an2dl(
     ----------
     path : str or path-like
         The npz file. Key `training_set`, of shape (n, 2, height, width), holds images and masks
-        together. Keys `test_set`, `test_masks`, `training_sol` and `test_sol` are optional.
+        together. Keys `test_set`, `test_masks`, `training_sol`, `test_sol` and `target_names`, the
+        names of labels 0, 1, 2, ..., are optional.
     return_X_y : bool, default=False
         If True, return `(images, target)` instead of a Bunch.
 
@@ -49,8 +52,9 @@ def load_an2dl(
             The Martian day (sol) of each image. Images of one day show one scene.
         test_images, test_target, test_groups : ndarray or None
             The same of the test set; None for what the file does not have.
-        target_names : list of str
-            Names of labels 0 to 4.
+        target_names : list of str or None
+            Names of labels 0, 1, 2, ...: those in the file, or else AN2DL's if no label is above
+            4, or else None.
         DESCR : str
             Description of the data set.
     (images, target) : tuple if `return_X_y` is True
@@ -61,7 +65,8 @@ def load_an2dl(
         If there is no such file.
     ValueError
         If the file is not an npz file, is damaged, lacks `training_set`, or an array has another
-        shape than expected, masks that are not whole numbers, or pickled objects.
+        shape than expected, masks that are not whole numbers, or pickled objects; or if a label
+        is not named by the names in the file.
 
     Examples
     --------
@@ -85,6 +90,7 @@ def load_an2dl(
         test_images, test_target = _read_test_set(archive)
         n_test = 0 if test_images is None else len(test_images)
         height, width = images.shape[1:]
+        names = _read_target_names(archive, target, test_target)
         return Bunch(
             images=images,
             target=target,
@@ -92,8 +98,14 @@ def load_an2dl(
             test_images=test_images,
             test_target=test_target,
             test_groups=_read_groups(archive, "test_sol", test_images),
-            target_names=list(TARGET_NAMES),
-            DESCR=_DESCR.format(n_train=len(images), height=height, width=width, n_test=n_test),
+            target_names=names,
+            DESCR=_DESCR.format(
+                labels=_name_labels(names),
+                n_train=len(images),
+                height=height,
+                width=width,
+                n_test=n_test,
+            ),
         )
 
 
@@ -152,6 +164,8 @@ def save_submission(y_pred: np.ndarray, path: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def _open_npz(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder; an npz file with images and masks is needed")
     try:
         archive = np.load(path, allow_pickle=False)
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
@@ -207,6 +221,28 @@ def _read_groups(
     if groups.shape != (len(images),):
         raise ValueError(f"{key!r} must have the shape ({len(images)},), got {groups.shape}")
     return groups
+
+
+def _read_target_names(
+    archive: np.lib.npyio.NpzFile, *masks: np.ndarray | None
+) -> list[str] | None:
+    """Names of labels: those in the file, or AN2DL's if the masks can be its masks."""
+    highest = max(int(part.max(initial=0)) for part in masks if part is not None)
+    if "target_names" not in archive:
+        return list(TARGET_NAMES) if highest < len(TARGET_NAMES) else None
+    names = archive["target_names"]
+    if names.ndim != 1 or names.dtype.kind != "U" or len(names) <= highest:
+        raise ValueError(
+            f"'target_names' must be an array of names, one for each label from 0 to {highest}, "
+            f"the highest in the masks; got shape {names.shape} and dtype {names.dtype}"
+        )
+    return names.tolist()
+
+
+def _name_labels(names: list[str] | None) -> str:
+    if names is None:
+        return "not named in the file"
+    return ", ".join(f"{label} {name}" for label, name in enumerate(names))
 
 
 def _compact(values: np.ndarray) -> np.ndarray:

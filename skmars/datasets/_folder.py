@@ -24,6 +24,7 @@ def load_image_folder(
     images: str | os.PathLike,
     masks: str | os.PathLike | None = None,
     *,
+    group_pattern: str | None = None,
     return_X_y: bool = False,
 ) -> Bunch | tuple[np.ndarray | list[np.ndarray], np.ndarray | list[np.ndarray] | None]:
     """Load images, and masks of the same names, from folders.
@@ -39,7 +40,11 @@ def load_image_folder(
         resolved to RGB, and images are turned as their EXIF orientation says.
     masks : str or path-like, default=None
         Folder of PNG or TIFF files: palette images, whose indices are the labels, or grey
-        images of 1, 8 or 16 bits, whose values are the labels.
+        images of 1, 8 or 16 bits, whose values are the labels. Turned like the images.
+    group_pattern : str, default=None
+        Regular expression that is searched for in the name of each image, without the suffix.
+        What its first parentheses match, or all of it if it has none, is the group of the image:
+        "sol[0-9]+" for tiles of one sol, "(.+)_" for all before the last underscore.
     return_X_y : bool, default=False
         If True, return `(images, target)` instead of a Bunch.
 
@@ -54,10 +59,10 @@ def load_image_folder(
             `masks`.
         filenames : list of str
             Paths of the images.
-        groups : None
-            Folders do not tell which images belong together.
+        groups : ndarray of shape (n,) or None
+            Which images belong together, as strings; None without `group_pattern`.
         target_names : None
-            Nor what the labels mean.
+            Folders do not tell what the labels mean.
         DESCR : str
             Description of the data set.
     (images, target) : tuple if `return_X_y` is True
@@ -70,7 +75,8 @@ def load_image_folder(
         If a folder holds no images, two files have the same name up to the suffix, a file has
         no partner or several pages, images differ in the type of their pixels, or a mask is a
         JPEG or colour image, stores labels in 2 or 4 bits or with zero for white, or differs
-        from its image in size.
+        from its image in size. If `group_pattern` is no regular expression, or finds nothing in
+        a name.
 
     Examples
     --------
@@ -81,13 +87,18 @@ def load_image_folder(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name, arrays in [("images", X), ("masks", y)]:
     ...         os.mkdir(os.path.join(folder, name))
-    ...         for i, array in enumerate(arrays):
-    ...             Image.fromarray(array).save(os.path.join(folder, name, f"{i}.png"))
-    ...     data = load_image_folder(f"{folder}/images", f"{folder}/masks")
+    ...         for stem, array in zip(["sol3_a", "sol3_b", "sol8_a"], arrays):
+    ...             Image.fromarray(array).save(os.path.join(folder, name, f"{stem}.png"))
+    ...     data = load_image_folder(
+    ...         f"{folder}/images", f"{folder}/masks", group_pattern="sol[0-9]+"
+    ...     )
     >>> data.images.shape, data.target.shape
     ((3, 64, 128), (3, 64, 128))
+    >>> data.groups.tolist()
+    ['sol3', 'sol3', 'sol8']
     """
     image_files = _list_files(Path(images))
+    groups = None if group_pattern is None else _find_groups(image_files, group_pattern)
     pixels = _narrow([_read(path, _image_to_array) for path in image_files.values()])
     if any(image.ndim == 3 for image in pixels):
         pixels = [
@@ -112,7 +123,7 @@ def load_image_folder(
         images=data,
         target=target,
         filenames=[str(path) for path in image_files.values()],
-        groups=None,
+        groups=groups,
         target_names=None,
         DESCR=f"{len(pixels)} images from {images}"
         + (f" with masks from {masks}." if masks is not None else "."),
@@ -139,6 +150,23 @@ def _natural_key(stem: str) -> list[tuple[int, int, str]]:
     key = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
     # Names such as "1" and "01" are equal as numbers.
     return [*key, (2, 0, stem)]
+
+
+def _find_groups(files: dict[str, Path], pattern: str) -> np.ndarray:
+    """What a regular expression finds in the stem of each file."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"group_pattern={pattern!r} is no regular expression: {error}") from error
+    # 0 is all that is found, 1 what is in the first parentheses.
+    part = min(expression.groups, 1)
+    groups = []
+    for stem, path in files.items():
+        match = expression.search(stem)
+        if match is None or not match[part]:
+            raise ValueError(f"group_pattern={pattern!r} finds nothing in the name of {path}")
+        groups.append(match[part])
+    return np.array(groups)
 
 
 def _check_pairs(image_files: dict[str, Path], mask_files: dict[str, Path]) -> None:
@@ -172,11 +200,15 @@ def _read(path: Path, convert: Callable[["Image.Image", Path], np.ndarray]) -> n
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _image_to_array(image: "Image.Image", path: Path) -> np.ndarray:
+def _upright(image: "Image.Image") -> "Image.Image":
+    """An image as viewers show it, in which masks are drawn."""
     from PIL import ImageOps
 
-    # As viewers show it, in which masks are drawn.
-    image = ImageOps.exif_transpose(image)
+    return ImageOps.exif_transpose(image)
+
+
+def _image_to_array(image: "Image.Image", path: Path) -> np.ndarray:
+    image = _upright(image)
     if image.mode == "LA":
         return np.array(image.convert("L"))
     if image.mode in ("L", "F", "I") or image.mode.startswith("I;16"):
@@ -192,9 +224,9 @@ def _mask_to_array(image: "Image.Image", path: Path) -> np.ndarray:
                 f"{path} stores grey levels as {stored}, from which other values are read than it "
                 "has; save the mask with 8 bits, black being zero"
             )
-        return np.array(image, dtype=np.uint8)
+        return np.array(_upright(image), dtype=np.uint8)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return np.array(image)
+        return np.array(_upright(image))
     raise ValueError(
         f"{path} is of mode {image.mode}; a mask must be a palette image or a grey one of 1, 8 "
         "or 16 bits"

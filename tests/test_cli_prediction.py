@@ -1,0 +1,240 @@
+"""Prediction from the command line: its options, what it may replace, and memory."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from skmars import Ensemble, MarsSegmenter
+from skmars.cli import main
+from skmars.cli.files import load_model
+
+# For each hyperparameter of prediction: words on the command line, and what reaches the model.
+OPTIONS = {
+    "batch_size": ("--batch-size 3", 3),
+    "tta": ("--tta", True),
+    "window": ("--window 16,32", (16, 32)),
+    "overlap": ("--overlap 0.5", 0.5),
+    "device": ("--device cpu:0", "cpu:0"),
+    "precision": ("--precision bfloat16", "bfloat16"),
+    "n_threads": ("--n-threads 2", 2),
+}
+
+
+@pytest.fixture(scope="module")
+def segmenter(terrain, fast_for_all):
+    params = {**fast_for_all, "max_epochs": 1, "ignore_label": 0}
+    return MarsSegmenter(**params).fit(*terrain)
+
+
+@pytest.fixture(scope="module")
+def model(segmenter, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "mars.skmars"
+    segmenter.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ensemble(terrain, segmenter, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "ensemble.skmars"
+    Ensemble(segmenter, n_members=2, random_state=0).fit(*terrain).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data_file(terrain, tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "mars.npz"
+    np.savez(path, training_set=np.stack(terrain, axis=1)[:6])
+    return path
+
+
+@pytest.fixture
+def images(terrain, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(terrain[0][:3]):
+        Image.fromarray(image).save(folder / f"tile{number}.png")
+    return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line: its status, and what it printed on both streams."""
+
+    def run(*argv):
+        capsys.readouterr()
+        status = main([str(word) for word in argv])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+class TestOptions:
+    @pytest.mark.parametrize("name", OPTIONS)
+    @pytest.mark.parametrize("command", ["predict", "score", "report"])
+    def test_only_what_was_given_is_set(
+        self, command, name, run, model, segmenter, data_file, monkeypatch, tmp_path
+    ):
+        words, expected = OPTIONS[name]
+        seen = {}
+
+        def predict(self, X):
+            seen.update(self.get_params(deep=False))
+            raise ValueError("enough")
+
+        monkeypatch.setattr(MarsSegmenter, "predict", predict)
+        output = () if command == "score" else ("--output", tmp_path / "m.npz")
+        status, _, err = run(command, model, data_file, *output, *words.split(" "))
+        assert (status, err) == (2, "skmars: error: enough\n")
+        assert seen == {**segmenter.get_params(deep=False), name: expected}
+
+    @pytest.mark.parametrize("command", ["predict", "score", "report"])
+    def test_help_has_these_and_no_others(self, command, capsys):
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        out = capsys.readouterr().out
+        assert all(f"--{name.replace('_', '-')}" in out for name in OPTIONS)
+        assert "as the model was saved" in " ".join(out.split())
+        assert "--max-epochs" not in out
+
+    def test_masks_are_those_of_the_model_with_these_parameters(
+        self, run, model, data_file, terrain, tmp_path
+    ):
+        path = tmp_path / "masks.npz"
+        words = ("--window", "16,16", "--overlap", "0", "--tta")
+        assert run("predict", model, data_file, "--output", path, *words)[0] == 0
+        segmenter = MarsSegmenter.load(model).set_params(window=(16, 16), overlap=0, tta=True)
+        expected = segmenter.predict(terrain[0][:6])
+        np.testing.assert_array_equal(np.load(path)["masks"], expected)
+        # Otherwise the comparison would be of no use.
+        assert (expected != MarsSegmenter.load(model).predict(terrain[0][:6])).any()
+
+    def test_net_computes_where_and_as_precisely_as_asked(self, model, segmenter, terrain):
+        assert segmenter.precision_ == "float32"
+        changed = load_model(model, {"precision": "bfloat16", "device": "cpu:0"})
+        assert (changed.precision_, changed.device_) == ("bfloat16", "cpu:0")
+        exact = segmenter.predict_proba(terrain[0])
+        coarse = changed.predict_proba(terrain[0])
+        assert 0 < np.abs(coarse - exact).max() < 0.2
+
+    def test_members_of_an_ensemble_get_them(self, ensemble, run, data_file, terrain, tmp_path):
+        changed = load_model(ensemble, {"window": (16, 16), "precision": "bfloat16"})
+        for segmenter in (*changed.estimators_, changed.estimator):
+            assert (segmenter.window, segmenter.precision) == ((16, 16), "bfloat16")
+        assert {member.precision_ for member in changed.estimators_} == {"bfloat16"}
+        path = tmp_path / "masks.npz"
+        words = ("--window", "16,16", "--precision", "bfloat16")
+        assert run("predict", ensemble, data_file, "--output", path, *words)[0] == 0
+        np.testing.assert_array_equal(np.load(path)["masks"], changed.predict(terrain[0][:6]))
+
+    @pytest.mark.parametrize(
+        ("option", "word"),
+        [
+            ("--batch-size 0", "batch_size"),
+            ("--window 16", "window"),
+            ("--window 1,1", "window"),
+            ("--overlap 1", "overlap"),
+            ("--device abacus", "abacus"),
+            ("--precision low", "precision"),
+            ("--depth 3", "--depth"),
+        ],
+    )
+    def test_bad_values(self, run, model, data_file, option, word):
+        status, _, err = run("score", model, data_file, *option.split(" "))
+        assert status == 2
+        assert err.startswith("skmars: error: ")
+        assert err.count("\n") == 1
+        assert word in err
+
+
+class TestWhatIsReplaced:
+    def test_masks_that_are_there_are_kept(self, run, model, images, tmp_path, monkeypatch):
+        # Nothing is predicted in vain.
+        monkeypatch.setattr(MarsSegmenter, "predict", None)
+        masks = tmp_path / "masks"
+        masks.mkdir()
+        drawn = masks / "tile1.png"
+        drawn.write_bytes(b"drawn by hand")
+        status, _, err = run("predict", model, images, "--output", masks)
+        assert status == 2
+        assert f"{drawn} exists already" in err
+        assert "--overwrite" in err
+        assert [path.name for path in masks.iterdir()] == ["tile1.png"]
+        assert drawn.read_bytes() == b"drawn by hand"
+
+    def test_masks_are_replaced_when_asked_to(self, run, model, images, tmp_path):
+        masks = tmp_path / "masks"
+        masks.mkdir()
+        (masks / "tile1.png").write_bytes(b"of an earlier run")
+        assert run("predict", model, images, "--output", masks, "--overwrite")[0] == 0
+        with Image.open(masks / "tile1.png") as mask:
+            assert mask.size == (48, 32)
+
+    def test_other_files_in_the_folder_are_no_obstacle(self, run, model, images, tmp_path):
+        masks = tmp_path / "masks"
+        masks.mkdir()
+        (masks / "tile7.png").write_bytes(b"of another image")
+        assert run("predict", model, images, "--output", masks)[0] == 0
+        assert (masks / "tile7.png").read_bytes() == b"of another image"
+        assert sorted(path.name for path in masks.iterdir()) == [
+            *(f"tile{number}.png" for number in (0, 1, 2, 7)),
+        ]
+
+    def test_images_are_not_replaced_even_when_asked_to(self, run, model, images):
+        before = (images / "tile0.png").read_bytes()
+        status, _, err = run("predict", model, images, "--output", images, "--overwrite")
+        assert status == 2
+        assert "another folder" in err
+        assert (images / "tile0.png").read_bytes() == before
+
+    @pytest.mark.parametrize("name", ["submission.csv", "masks.npz"])
+    def test_a_single_file_is_replaced_unasked(self, run, model, images, tmp_path, name):
+        (tmp_path / name).write_text("of an earlier run")
+        assert run("predict", model, images, "--output", tmp_path / name)[0] == 0
+        assert (tmp_path / name).read_bytes() != b"of an earlier run"
+
+
+class TestMemory:
+    @pytest.fixture
+    def out_of_memory(self, monkeypatch):
+        """Let prediction ask for more memory than there is, of numpy or of torch."""
+
+        def out_of_memory(library):
+            def predict(self, X):
+                if library == "numpy":
+                    return np.empty(2**60, dtype=np.uint8)
+                if library == "torch":
+                    return torch.empty(2**60, dtype=torch.uint8)
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n20.00 GiB.")
+
+            monkeypatch.setattr(MarsSegmenter, "predict", predict)
+
+        return out_of_memory
+
+    @pytest.mark.parametrize("library", ["numpy", "torch", "CUDA"])
+    def test_it_is_told_in_one_line_what_to_do(
+        self, library, run, model, data_file, out_of_memory
+    ):
+        out_of_memory(library)
+        status, _, err = run("score", model, data_file)
+        assert status == 2
+        assert err.startswith("skmars: error: out of memory: ")
+        assert err.count("\n") == 1
+        assert "--window" in err
+        assert "--batch-size" in err
+
+    def test_training_has_no_windows(self, run, data_file, tmp_path, monkeypatch):
+        def fit(self, X, y, groups):
+            raise MemoryError
+
+        monkeypatch.setattr(MarsSegmenter, "fit", fit)
+        status, _, err = run("fit", data_file, "--output", tmp_path / "m")
+        assert (status, err) == (2, "skmars: error: out of memory: give a smaller --batch-size\n")
+
+    def test_other_errors_of_torch_show_their_traceback(self, model, data_file, monkeypatch):
+        def predict(self, X):
+            return torch.zeros(2) + torch.zeros(3)
+
+        monkeypatch.setattr(MarsSegmenter, "predict", predict)
+        with pytest.raises(RuntimeError, match="size of tensor"):
+            main(["score", str(model), str(data_file)])
