@@ -1,6 +1,8 @@
 import os
+import signal
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 # Before torch is loaded: OpenMP threads that wait for each other busily come nearly to a
 # standstill beside another busy process.
@@ -24,6 +26,14 @@ def _close_figures():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """Let SIGINT be heard, which a shell lets its processes in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
 @pytest.fixture(scope="session")
 def terrain():
     """Small generated scenes: images (24, 32, 48) and masks with all five classes."""
@@ -33,10 +43,10 @@ def terrain():
     return X, y
 
 
-@pytest.fixture
-def fast():
-    """Hyperparameters that make a fit take a moment, and predict what the net says."""
-    return {
+@pytest.fixture(scope="session")
+def fast_for_all():
+    """The hyperparameters of `fast`, for fixtures that several tests share."""
+    params = {
         "depth": 2,
         "base_channels": 4,
         "max_epochs": 2,
@@ -46,6 +56,13 @@ def fast():
         "random_state": 0,
         "n_threads": 1,
     }
+    return MappingProxyType(params)
+
+
+@pytest.fixture
+def fast(fast_for_all):
+    """Hyperparameters that make a fit take a moment, and predict what the net says."""
+    return dict(fast_for_all)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 
+pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="the documentation is not at hand")
+
 
 # What makes the trainings of a page short.
 SMALL = {

@@ -128,11 +128,6 @@ def test_members_that_agree_are_certain_of_each_other(data, fitted):
     assert same.predict_uncertainty(data[0], kind="entropy").max() > 0.1
 
 
-def test_many_images_are_taken_in_parts(data, fitted):
-    X = np.concatenate([data[0]] * 3)[:70]
-    np.testing.assert_array_equal(fitted.predict(X)[66:], fitted.predict(X[66:]))
-
-
 def test_larger_images_are_taken_fewer_at_a_time(data, fitted, monkeypatch):
     X = np.repeat(np.repeat(data[0][:10], 2, axis=1), 2, axis=2)
     expected = fitted.predict_uncertainty(X)

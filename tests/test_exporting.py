@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 from skmars import MarsSegmenter
 from skmars.cli import main
@@ -71,6 +72,20 @@ def test_no_file_is_left_where_the_export_fails(segmenter, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_stood_there_stays_whole_where_the_export_fails(segmenter, tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"an earlier model")
+
+    def crash(*args, **kwargs):
+        raise RuntimeError("unsupported")
+
+    monkeypatch.setattr(torch.onnx, "export", crash)
+    with pytest.raises(RuntimeError, match="unsupported"):
+        segmenter.export_onnx(path)
+    assert path.read_bytes() == b"an earlier model"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_missing_packages_are_named(segmenter, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
@@ -80,12 +95,23 @@ def test_missing_packages_are_named(segmenter, tmp_path, monkeypatch):
         segmenter.export_onnx(tmp_path / "model.onnx")
 
 
+def test_command_exports_colour_and_temperature_without_flips(terrain, fast, tmp_path, capsys):
+    X, y = terrain
+    X = np.stack([X, 255 - X, X // 2], axis=-1)
+    segmenter = MarsSegmenter(**fast, patch_size=1, calibration="temperature").fit(X, y)
+    assert abs(segmenter.temperature_ - 1) > 0.05
+    segmenter.save(tmp_path / "model.skmars")
+    paths = [str(tmp_path / name) for name in ("model.skmars", "model.onnx")]
+    assert main(["export", *paths]) == 0
+    assert "exported" in capsys.readouterr().out
+    assert_same(make_session(paths[1]), segmenter, X[:3, :29, :37])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [
         {"depth": 4, "aspp": False, "skip": "add"},
-        {"patch_size": 1, "calibration": "temperature"},
         {"skip": "fusion", "block": "plain", "attention": False, "dropout": 0.2},
     ],
     ids=str,
@@ -96,13 +122,3 @@ def test_every_kind_of_net_in_colour(params, terrain, fast, tmp_path):
     segmenter = MarsSegmenter(**{**fast, **params}).fit(X, y)
     segmenter.export_onnx(tmp_path / "model.onnx")
     assert_same(make_session(tmp_path / "model.onnx"), segmenter, X[:3, :29, :37])
-
-
-@pytest.mark.slow
-def test_command(segmenter, tmp_path, capsys):
-    segmenter.save(tmp_path / "model.skmars")
-    paths = [str(tmp_path / name) for name in ("model.skmars", "model.onnx")]
-    assert main(["export", *paths]) == 0
-    assert "exported" in capsys.readouterr().out
-    X = np.random.default_rng(0).integers(0, 256, (2, 20, 30), dtype=np.uint8)
-    assert_same(make_session(paths[1]), segmenter, X)

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from grey_levels import GreyLevels
 from pictures import shown
 from PIL import Image
 from sklearn.base import BaseEstimator
@@ -42,6 +43,11 @@ def fitted(terrain):
     return MarsSegmenter(
         depth=2, base_channels=4, max_epochs=2, precision="float32", ignore_label=0, random_state=0
     ).fit(*terrain)
+
+
+@pytest.fixture(scope="module")
+def ensemble(fitted, terrain):
+    return Ensemble(fitted, n_members=2, random_state=0).fit(*terrain)
 
 
 class Page(HTMLParser):
@@ -84,6 +90,11 @@ class TestHeatMaps:
         # One scale for all maps of a title.
         assert display.axes_[0, 1].images[0].get_clim() == (0, 1)
 
+    def test_limits_are_those_of_all_maps(self):
+        maps = {"one": [np.zeros((4, 4))], "two": [np.full((4, 4), 3.0)]}
+        display = HeatMapDisplay([np.eye(4)], maps, limits=(-1, 5)).plot()
+        assert [panel.images[0].get_clim() for panel in display.axes_[0, 1:]] == [(-1, 5)] * 2
+
     @pytest.mark.parametrize("maps", [{}, [np.ones((1, 4, 4))], {"one": [np.ones((4, 4))] * 2}])
     def test_says_what_is_wrong(self, maps):
         with pytest.raises(ValueError, match="maps"):
@@ -98,9 +109,8 @@ class TestHeatMaps:
         again = UncertaintyDisplay.from_predictions(X[:2], p)
         np.testing.assert_allclose(shown(again.axes_[1, 1]), shown(display.axes_[1, 1]))
 
-    def test_uncertainty_of_an_ensemble_has_two_kinds(self, terrain, fast):
-        X, y = terrain
-        ensemble = Ensemble(MarsSegmenter(**fast), n_members=2, random_state=0).fit(X, y)
+    def test_uncertainty_of_an_ensemble_has_two_kinds(self, ensemble, terrain):
+        X, _ = terrain
         display = UncertaintyDisplay.from_estimator(ensemble, X[:2])
         assert list(display.maps) == ["entropy", "disagreement"]
         expected = ensemble.predict_uncertainty(X[:2])
@@ -135,6 +145,14 @@ class TestHeatMaps:
         # At half of the resolution: the first level is of patches.
         assert several.maps["level 1"][1].shape == (10, 24)
 
+    def test_attention_of_many_images_is_that_of_each(self, fitted, terrain):
+        # More than the net is given at a time.
+        X = terrain[0][:20]
+        many = AttentionDisplay.from_estimator(fitted, X).maps["level 1"]
+        halves = [AttentionDisplay.from_estimator(fitted, part) for part in (X[:10], X[10:])]
+        few = [values for half in halves for values in half.maps["level 1"]]
+        np.testing.assert_allclose(many, few, atol=1e-5)
+
     def test_attention_leaves_the_segmenter_as_it_was(self, fitted, terrain):
         X, _ = terrain
         before = fitted.predict_proba(X[:2])
@@ -146,6 +164,10 @@ class TestHeatMaps:
         segmenter = MarsSegmenter(**fast, attention=False).fit(*terrain)
         with pytest.raises(ValueError, match="no attention gates"):
             AttentionDisplay.from_estimator(segmenter, terrain[0][:1])
+
+    def test_attention_needs_a_net(self, terrain):
+        with pytest.raises(TypeError, match="GreyLevels has no net to look into"):
+            AttentionDisplay.from_estimator(GreyLevels().fit(*terrain), terrain[0][:1])
 
 
 class TestConfusion:
@@ -253,6 +275,28 @@ class TestReport:
         expected = mean_iou_score(y, fitted.predict(X), labels=fitted.classes_, ignore_label=0)
         assert page.table()["mean IoU"] == f"{expected:.3f}"
         assert len(page.pictures) == 5
+
+    def test_of_what_has_neither_history_nor_probabilities(self, terrain, tmp_path):
+        X, y = terrain
+        estimator = GreyLevels().fit(X, y)
+        write_report(tmp_path / "report.html", estimator, X, y)
+        page = Page(tmp_path / "report.html")
+        # Beside the title and the two tables.
+        assert page.headings[3:] == [
+            "Confusion matrix",
+            "Masks, from the most errors to the fewest",
+        ]
+        assert len(page.pictures) == 2
+        assert page.table()["mean IoU"] == f"{mean_iou_score(y, estimator.predict(X)):.3f}"
+
+    def test_of_an_ensemble(self, ensemble, terrain, tmp_path):
+        X, y = terrain
+        write_report(tmp_path / "report.html", ensemble, X, y)
+        page = Page(tmp_path / "report.html")
+        # Its members have histories, it has none.
+        assert "Training" not in page.headings
+        assert len(page.pictures) == len(page.headings) - 3 == 4
+        assert page.table()["mean IoU"] == f"{ensemble.score(X, y):.3f}"
 
     def test_of_images_of_different_sizes(self, fitted, terrain, tmp_path):
         X, y = terrain

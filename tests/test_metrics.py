@@ -381,6 +381,15 @@ def test_bad_masks(score, true, pred, match):
         score(true, pred)
 
 
+@pytest.mark.parametrize("score", [mean_iou_score, boundary_f1_score, confusion_counts])
+@pytest.mark.parametrize("name", ["y_true", "y_pred"])
+def test_masked_pixels_have_no_label(score, name):
+    masked = np.ma.masked_array(GOOD, mask=np.zeros(GOOD.shape, bool))
+    masked[1, 2, 3] = np.ma.masked
+    with pytest.raises(TypeError, match=f"{name} has masked pixels"):
+        score(**{"y_true": GOOD, "y_pred": GOOD, name: masked})
+
+
 @pytest.mark.parametrize("absent", ["include", 0.5, None, 2, math.nan, "0"])
 def test_bad_absent(absent):
     for score in (mean_iou_score, iou_per_class, boundary_f1_score):

@@ -96,13 +96,9 @@ def test_patches_are_the_squares_that_a_strided_convolution_sees(size):
     assert torch.equal(patches[0], torch.cat(squares, dim=1))
 
 
-def test_patches_of_several_channels():
-    net = AttentionASPPUNet(3, 7, **{**DEFAULTS, "patch_size": 2})
-    assert net(make_images(channels=3)).shape == (2, 7, 32, 48)
-
-
-def test_channels_and_classes_are_as_asked_for():
-    net = AttentionASPPUNet(3, 7, **DEFAULTS)
+@pytest.mark.parametrize("patch_size", [1, 2])
+def test_channels_and_classes_are_as_asked_for(patch_size):
+    net = AttentionASPPUNet(3, 7, **{**DEFAULTS, "patch_size": patch_size})
     assert net(make_images(channels=3)).shape == (2, 7, 32, 48)
 
 

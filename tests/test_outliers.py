@@ -374,6 +374,21 @@ class TestLabelQuality:
         )
         assert remover.fit(X, y).outlier_mask_.sum() == 2
 
+    def test_default_segmenter_ignores_what_the_remover_does(self, halves, monkeypatch):
+        pytest.importorskip("cleanlab")
+        seen = {}
+
+        def fit(self, X, y):
+            seen.update(self.get_params(deep=False))
+            raise ValueError("enough")
+
+        monkeypatch.setattr(MarsSegmenter, "fit", fit)
+        with pytest.raises(ValueError, match="enough"):
+            OutlierRemover(method="label_quality", ignore_label=255).fit(*halves)
+        assert isinstance(seen.pop("random_state"), int)
+        expected = MarsSegmenter(ignore_label=255).get_params(deep=False)
+        assert seen == {name: expected[name] for name in expected if name != "random_state"}
+
     def test_says_what_to_install(self, halves, monkeypatch):
         monkeypatch.setitem(sys.modules, "cleanlab.segmentation.rank", None)
         remover = OutlierRemover(method="label_quality", segmenter=Brightness())

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback
 
-from skmars import Augmenter, MarsSegmenter
+from skmars import Augmenter, Ensemble, MarsSegmenter
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,14 @@ def fitted(terrain):
 def saved(fitted, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "segmenter.skmars"
     fitted.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved_ensemble(terrain, fast_for_all, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "ensemble.skmars"
+    ensemble = Ensemble(MarsSegmenter(**fast_for_all), n_members=2, random_state=0)
+    ensemble.fit(*terrain).save(path)
     return path
 
 
@@ -449,6 +458,43 @@ def test_config_that_does_not_fit(change, saved, tmp_path):
     path = change_config(saved, tmp_path / "file", change)
     with pytest.raises(ValueError, match="file"):
         MarsSegmenter.load(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_truncated_ensemble(share, saved_ensemble, tmp_path):
+    path = tmp_path / "file"
+    content = saved_ensemble.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        Ensemble.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: {**config, "format": 999},
+        lambda config: {**config, "members": []},
+        lambda config: {**config, "members": None},
+        lambda config: {**config, "members": [*config["members"], config["members"][0]]},
+        lambda config: {name: value for name, value in config.items() if name != "members"},
+        lambda config: {name: value for name, value in config.items() if name != "params"},
+    ],
+    ids=["later format", "no members", "none", "one too many", "a segmenter", "no parameters"],
+)
+def test_config_that_is_of_no_ensemble(change, saved_ensemble, tmp_path):
+    path = change_config(saved_ensemble, tmp_path / "file", change)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        Ensemble.load(path)
+
+
+def test_ensemble_without_the_weights_of_a_member(saved_ensemble, tmp_path):
+    with zipfile.ZipFile(saved_ensemble) as archive:
+        tensors = safetensors.torch.load(archive.read("model.safetensors"))
+    first = {name: value for name, value in tensors.items() if name.startswith("0.")}
+    weights = safetensors.torch.save(first)
+    path = rewrite(saved_ensemble, tmp_path / "file", model_safetensors=weights)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        Ensemble.load(path)
 
 
 # What JSON cannot hold

@@ -75,6 +75,10 @@ def three_steps(segment, **kwargs):
     )
 
 
+def assert_finite_scores(search):
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
 def half(X):
     return X // 2
 
@@ -139,8 +143,10 @@ def test_grid_search_reaches_nested_parameters(planted, tiny):
             "outliers": [OutlierRemover(method="repeated_mask"), "passthrough"],
         },
         cv=2,
+        error_score="raise",
     ).fit(X, y)
     assert len(search.cv_results_["params"]) == 4
+    assert_finite_scores(search)
     assert search.predict(X).shape == y.shape
     assert search.best_score_ == max(search.cv_results_["mean_test_score"])
     best = search.best_params_["segment__augmentation__brightness"]
@@ -155,8 +161,10 @@ def test_randomized_search(planted, tiny):
         n_iter=2,
         cv=2,
         random_state=0,
+        error_score="raise",
     ).fit(X, y)
     assert len(search.cv_results_["params"]) == 2
+    assert_finite_scores(search)
 
 
 def test_successive_halving_over_epochs(planted, tiny):
@@ -169,8 +177,10 @@ def test_successive_halving_over_epochs(planted, tiny):
         min_resources=1,
         factor=2,
         cv=KFold(2, shuffle=True, random_state=0),
+        error_score="raise",
     ).fit(X, y)
     assert search.best_estimator_["segment"].n_iter_ == 2
+    assert_finite_scores(search)
 
 
 def test_successive_halving_over_images(planted, tiny):
@@ -181,8 +191,10 @@ def test_successive_halving_over_images(planted, tiny):
         min_resources=12,
         factor=2,
         cv=KFold(2, shuffle=True, random_state=0),
+        error_score="raise",
     ).fit(X, y)
     assert search.n_resources_ == [12, 24]
+    assert_finite_scores(search)
 
 
 def test_memory_keeps_what_the_first_steps_did(planted, tmp_path):

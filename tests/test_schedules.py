@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from skmars.schedules import (
-    SCHEDULERS,
     ConstantRate,
     CosineDecay,
     ReduceOnPlateau,
@@ -144,13 +143,14 @@ def test_parameters_that_fit_no_schedule_are_rejected(scheduler, params):
         make_schedule(scheduler, params)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS, ids=str)
-def test_each_phase_starts_its_schedule_anew(name):
-    make = make_schedule(name, None)
+def test_each_phase_starts_its_schedule_anew():
+    # The other schedules remember nothing.
+    make = make_schedule("plateau", None)
     first, second = make(), make()
     for _ in range(20):
         first.update(1.0)
-    assert second.factor(0.5) == make().factor(0.5)
+    assert first.factor(0.5) < 1
+    assert second.factor(0.5) == make().factor(0.5) == 1
 
 
 def test_parameters_reach_the_schedule():

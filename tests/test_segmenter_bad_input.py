@@ -83,9 +83,15 @@ BAD_IMAGES = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_IMAGES)
-@pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_images_that_are_none(name, method):
+# Both methods make the same checks: of partial_fit, one of each kind shows that it makes them.
+SOME_IMAGES = ["one image", "no images", "NaN", "strings", "images of different sizes"]
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [*(("fit", name) for name in BAD_IMAGES), *(("partial_fit", name) for name in SOME_IMAGES)],
+)
+def test_bad_images_are_refused(method, name):
     change, match = BAD_IMAGES[name]
     X, y = make_data()
     assert_rejected(make_segmenter(), change(X), y, match, method=method)
@@ -114,9 +120,14 @@ BAD_MASKS = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_MASKS)
-@pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_masks_that_are_none(name, method):
+SOME_MASKS = ["None", "too few", "one fraction", "NaN", "strings", "one class only"]
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [*(("fit", name) for name in BAD_MASKS), *(("partial_fit", name) for name in SOME_MASKS)],
+)
+def test_bad_masks_are_refused(method, name):
     change, match = BAD_MASKS[name]
     X, y = make_data()
     assert_rejected(make_segmenter(), X, change(y), match, method=method)
@@ -143,7 +154,7 @@ def test_first_part_without_a_labelled_pixel():
 def test_one_image_cannot_be_split(n):
     X, y = make_data()
     groups = np.zeros(n)
-    assert_rejected(make_segmenter(), X[:n], y[:n], "hold out|at least 2", groups=groups)
+    assert_rejected(make_segmenter(), X[:n], y[:n], "cannot hold out", groups=groups)
 
 
 def test_one_image_needs_no_split_without_validation():
@@ -199,10 +210,13 @@ OUT_OF_RANGE = {
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, values in OUT_OF_RANGE.items() for value in values]
+    ("method", "name", "value"),
+    [
+        *(("fit", name, value) for name, values in OUT_OF_RANGE.items() for value in values),
+        *(("partial_fit", name, values[0]) for name, values in OUT_OF_RANGE.items()),
+    ],
 )
-@pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_hyperparameter_out_of_range(name, value, method):
+def test_hyperparameter_out_of_range(method, name, value):
     X, y = make_data()
     assert_rejected(make_segmenter(**{name: value}), X, y, name, method=method)
 
@@ -270,25 +284,23 @@ def test_frequencies_of_a_part_are_not_those_of_all(class_weight):
 
 
 @pytest.mark.parametrize(
-    "classes", [[0], [], [0, 1], [0, 1, math.nan], ["sky", "soil"], [3, 4]], ids=str
+    ("classes", "match"),
+    [
+        ([0], r"classes must have at least 2 classes, got only \[0\]"),
+        ([], "classes must have at least 2 labels, got none"),
+        ([0, 1], r"y has labels \[2\] that are not among the classes \[0, 1\]"),
+        ([3, 4], r"y has labels \[0, 1, 2\] that are not among the classes \[3, 4\]"),
+        ([0, 1, math.nan], "classes contains NaN"),
+        ([0, 1, 2, math.inf], "classes contains infinity"),
+        ([0, 1, 2, 2.5], "classes must hold integer labels, got fractions"),
+        ([0.5, 1.5, 2.5, 3.5], "classes must hold integer labels, got fractions"),
+        (["sky", "soil"], "classes must hold integer labels, got dtype"),
+    ],
 )
-def test_classes_that_are_not_those_of_the_masks(classes):
-    X, y = make_data()
-    assert_rejected(
-        make_segmenter(),
-        X,
-        y.astype(np.int64),
-        "class|label",
-        method="partial_fit",
-        classes=classes,
-    )
-
-
-@pytest.mark.parametrize("classes", [[0.5, 1.5, 2.5, 3.5], [0, 1, 2, 2.5], [0, 1, 2, math.inf]])
-def test_classes_have_to_be_integers(classes):
+def test_bad_classes_are_refused(classes, match):
     X, y = make_data()
     arguments = {"method": "partial_fit", "classes": classes}
-    assert_rejected(make_segmenter(), X, y, "class|label|integer", **arguments)
+    assert_rejected(make_segmenter(), X, y.astype(np.int64), match, **arguments)
 
 
 # Further arguments of fit
@@ -314,7 +326,7 @@ def test_classes_have_to_be_integers(classes):
     ],
 )
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_sample_weights_that_are_none(weight, match, method):
+def test_bad_sample_weights_are_refused(weight, match, method):
     X, y = make_data()
     assert_rejected(make_segmenter(), X, y, match, method=method, sample_weight=weight)
 
@@ -328,15 +340,7 @@ def test_callable_loss_takes_no_sample_weight():
 @pytest.mark.parametrize("groups", [np.arange(N - 1), np.arange(N + 1), [], 3])
 def test_groups_of_another_length(groups):
     X, y = make_data()
-    assert_rejected(make_segmenter(), X, y, "inconsistent|array-like|groups", groups=groups)
-
-
-@pytest.mark.parametrize("missing", [[np.nan] * 2 + [1.0] * 4, ["a"] * 5 + [None]], ids=str)
-def test_groups_that_are_missing(missing):
-    X, y = make_data()
-    assert_rejected(make_segmenter(), X, y, "missing", groups=np.array(missing, dtype=object))
-    if None not in missing:
-        assert_rejected(make_segmenter(), X, y, "missing", groups=missing)
+    assert_rejected(make_segmenter(), X, y, r"groups must have shape \(6,\)", groups=groups)
 
 
 def test_groups_of_two_dimensions():
@@ -367,7 +371,7 @@ def test_groups_of_two_dimensions():
         (lambda X, y: (X, y.astype(str)), r"validation_data\[1\].*integer"),
     ],
 )
-def test_validation_data_that_are_none(change, match):
+def test_bad_validation_data_are_refused(change, match):
     X, y = make_data()
     assert_rejected(make_segmenter(), X, y, match, validation_data=change(X, y))
 
@@ -461,7 +465,7 @@ def test_lists_of_different_lengths(fitted):
 
 
 @pytest.mark.parametrize("weight", [np.ones(N - 1), -np.ones(N), np.full(N, np.nan)])
-def test_score_with_weights_that_are_none(weight, fitted):
+def test_score_refuses_bad_weights(weight, fitted):
     X, y = make_data()
     with pytest.raises(ValueError, match="sample_weight"):
         fitted.score(X, y, sample_weight=weight)
@@ -477,10 +481,15 @@ def test_wrong_input_leaves_a_fitted_segmenter_as_it_was():
             segmenter.set_params(**change).fit(X, y)
         segmenter.set_params(**before)
         np.testing.assert_array_equal(segmenter.predict_proba(X), expected)
-    for images, masks in [(X[:0], y), (X, y[:1]), (X, np.zeros_like(y))]:
-        with pytest.raises(ValueError, match=r"X|y"):
+    no_images, one_mask = "X is empty", r"y must have one label for each pixel.*got shape \(1,"
+    for images, masks, of_fit, of_partial_fit in [
+        (X[:0], y, no_images, no_images),
+        (X, y[:1], one_mask, one_mask),
+        (X, np.zeros_like(y), r"2 classes, got only \[0\]", r"y has labels \[5\]"),
+    ]:
+        with pytest.raises(ValueError, match=of_fit):
             segmenter.fit(images, masks)
-        with pytest.raises(ValueError, match=r"X|y|label"):
+        with pytest.raises(ValueError, match=of_partial_fit):
             segmenter.partial_fit(images, masks + 5)
     np.testing.assert_array_equal(segmenter.predict_proba(X), expected)
     assert segmenter.n_iter_ == len(segmenter.history_) == 1
@@ -515,18 +524,10 @@ def test_masked_images_in_a_list_are_refused():
         segmenter.score(list(X), list(np.ma.masked_array(y, hidden)))
 
 
-def test_classes_that_are_none_are_called_by_their_name():
-    X, y = make_data()
-    for classes in ([], [3]):
-        segmenter = make_segmenter()
-        assert_rejected(
-            segmenter, X, y, "classes must have at least 2", method="partial_fit", classes=classes
-        )
-
-
-def test_weight_on_nothing_but_ignored_pixels_is_refused():
-    X, y = make_data()
-    pixels = (y == 2).astype(float)
-    segmenter = make_segmenter(ignore_label=2)
-    with pytest.raises(ValueError, match="sample_weight is 0 wherever y has labels"):
-        segmenter.fit(X, y, sample_weight=pixels)
+@pytest.mark.parametrize("dtype", [np.uint64, np.float64])
+def test_labels_that_no_score_could_count_are_refused(dtype, terrain, fast):
+    X, y = terrain
+    y = y.astype(dtype)
+    y[0] = 2**63
+    with pytest.raises(ValueError, match=r"below 2\*\*63"):
+        MarsSegmenter(**fast).fit(X, y)

@@ -144,11 +144,9 @@ def test_patience_ends_the_training(patience, terrain, fast):
     segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
     assert segmenter.n_iter_ < 60
     assert segmenter.n_iter_ == segmenter.best_epoch_ + 1 + patience
-    best = np.maximum.accumulate(scores_of(segmenter))
+    scores = scores_of(segmenter)
     # Stopped at the first chance, not later.
-    since = [
-        epoch - int(np.argmax(scores_of(segmenter)[: epoch + 1])) for epoch in range(len(best))
-    ]
+    since = [epoch - int(np.argmax(scores[: epoch + 1])) for epoch in range(len(scores))]
     assert max(since[:-1]) < patience
 
 
@@ -456,7 +454,7 @@ def test_partial_fit_goes_on_in_another_layout(terrain, fast, monkeypatch):
     for channels_last in (False, True):
         monkeypatch.undo()
         arithmetic = device.Arithmetic("float32", False)
-        monkeypatch.setattr("skmars.training.setup.choose_arithmetic", lambda *_, a=arithmetic: a)
+        monkeypatch.setattr("skmars.training.net.choose_arithmetic", lambda *_, a=arithmetic: a)
         segmenter = MarsSegmenter(**fast).fit(*terrain)
         arithmetic = device.Arithmetic("float32", channels_last)
         monkeypatch.setattr("skmars.training.steps.choose_arithmetic", lambda *_, a=arithmetic: a)

@@ -1,8 +1,10 @@
 import math
+import signal
 
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from skorch.callbacks import Callback
 
 from skmars import MarsSegmenter
 
@@ -69,3 +71,22 @@ def test_divergence_in_the_last_step_raises(method, terrain, fast):
         getattr(segmenter, method)(*terrain)
     with pytest.raises(NotFittedError):
         segmenter.predict(terrain[0])
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+@pytest.mark.parametrize("method", ["on_batch_end", "on_epoch_end"])
+def test_ctrl_c_within_a_callback_is_no_callback_s_own_stop(method, terrain, fast):
+    class Pressed(Callback):
+        pass
+
+    def press(self, net, **kwargs):
+        if len(net.history) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    setattr(Pressed, method, press)
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 5}, callbacks=[Pressed()])
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.fit(*terrain)
+    with pytest.raises(NotFittedError):
+        segmenter.predict(terrain[0])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

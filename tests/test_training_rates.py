@@ -1,8 +1,7 @@
-import time
-
 import numpy as np
 import pytest
 import torch
+from clocks import Duration, take_over_time
 from fit_records import Record, other_masks
 from skorch.callbacks import Callback
 
@@ -11,11 +10,15 @@ from skmars import MarsSegmenter
 # Learning rates
 
 
-def cosine_rates(rate, n_steps, warmup=0.05, final=0.01):
-    progress = np.arange(n_steps) / n_steps
+def cosine_rates(rate, progress, warmup=0.05, final=0.01):
     decay = np.clip((progress - warmup) / (1 - warmup), 0, 1)
     cosine = final + (1 - final) * (1 + np.cos(np.pi * decay)) / 2
     return rate * np.where(progress < warmup, np.maximum(progress / warmup, 0.01), cosine)
+
+
+def evenly(n_steps):
+    """What is done before each step."""
+    return np.arange(n_steps) / n_steps
 
 
 def test_cosine_rates_of_every_step_of_both_phases(terrain, fast):
@@ -26,7 +29,9 @@ def test_cosine_rates_of_every_step_of_both_phases(terrain, fast):
         **params, fine_tune_learning_rate=4e-4, early_stopping=False, callbacks=[record]
     ).fit(*terrain)
     n = 4  # batches of at most 7 out of 24 images
-    expected = np.concatenate([cosine_rates(3e-3, 7 * n), cosine_rates(4e-4, 5 * n)])
+    expected = np.concatenate(
+        [cosine_rates(3e-3, evenly(7 * n)), cosine_rates(4e-4, evenly(5 * n))]
+    )
     np.testing.assert_allclose(record.rates, expected, rtol=1e-6)
     rates = [row["learning_rate"] for row in segmenter.history_]
     np.testing.assert_allclose(rates, expected[n - 1 :: n], rtol=1e-6)
@@ -36,7 +41,7 @@ def test_scheduler_params_reach_the_schedule(terrain, fast):
     record = Record()
     params = {**fast, "scheduler_params": {"warmup": 0.5, "final": 0.3}, "callbacks": [record]}
     MarsSegmenter(**params, validation_fraction=None).fit(*terrain)
-    expected = cosine_rates(2e-3, 6, warmup=0.5, final=0.3)
+    expected = cosine_rates(2e-3, evenly(6), warmup=0.5, final=0.3)
     np.testing.assert_allclose(record.rates, expected, rtol=1e-6)
 
 
@@ -68,147 +73,132 @@ def test_plateau_against_torch(validate, terrain, fast):
     assert not validate or history[-1]["learning_rate"] < 0.02
 
 
-# Time
+# Time, by a clock that moves with the batches
 
 
-def assert_in_time(seconds, limit, history, rates):
-    assert seconds < 1.05 * limit + 0.3
-    assert seconds > 0.7 * limit
-    # The schedule of each phase has come to its end, or as near as the last step lets it.
-    last = {row["phase"]: row["learning_rate"] for row in history}
-    for phase, rate in last.items():
-        assert rate < 0.1 * rates[phase], phase
-    assert list(last) == list(rates)
+@pytest.fixture
+def clock(monkeypatch):
+    return take_over_time(monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def warm():
-    """A first fit, so that what torch imports late is not timed."""
-    X = np.random.default_rng(0).integers(0, 255, (4, 8, 8), dtype=np.uint8)
-    for n_threads in (1, "auto"):
-        params = {"depth": 2, "base_channels": 4, "max_epochs": 1, "precision": "float32"}
-        MarsSegmenter(**params, n_threads=n_threads).fit(X, X > 100)
-
-
-@pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize(("freeze", "max_epochs"), [(None, 1), ("encoder", 1000)])
-def test_time_limit_with_short_epochs(freeze, max_epochs, terrain, fast):
-    limit = 2.0
-    params = {**fast, "max_epochs": max_epochs, "time_limit": limit, "freeze": freeze}
+@pytest.mark.parametrize(
+    ("freeze", "max_epochs", "phases"),
+    [
+        (None, 1, {"train": 24}),
+        ("encoder", 2, {"train": 16, "fine_tune": 8}),
+        ("encoder", 1000, {"train": 16, "fine_tune": 8}),
+    ],
+)
+def test_time_limit_with_short_epochs(freeze, max_epochs, phases, clock, terrain, fast):
+    record = Record()
+    params = {**fast, "max_epochs": max_epochs, "time_limit": 3.0, "freeze": freeze}
+    params |= {"fine_tune_epochs": max(max_epochs // 2, 1), "validation_fraction": None}
     segmenter = MarsSegmenter(
-        **params, patience=1, fine_tune_epochs=max(max_epochs // 2, 1), validation_fraction=0.3
-    )
-    started = time.perf_counter()
-    segmenter.fit(*terrain)
-    seconds = time.perf_counter() - started
-    rates = {"train": 2e-3} | ({"fine_tune": 2e-4} if freeze else {})
-    assert_in_time(seconds, limit, segmenter.history_, rates)
-    assert segmenter.n_iter_ > 10
+        **params, patience=1, callbacks=[record, Duration(clock, training=1 / 8)]
+    ).fit(*terrain)
+    assert clock.now == 3.0
+    rates = {"train": 2e-3, "fine_tune": 2e-4}
+    expected = [cosine_rates(rates[phase], evenly(n_steps)) for phase, n_steps in phases.items()]
+    np.testing.assert_allclose(record.rates, np.concatenate(expected), rtol=1e-6)
+    # Epochs of three steps, of which the time may cut off the last one of a phase.
+    expected = [phase for phase, n_steps in phases.items() for _ in range(-(-n_steps // 3))]
+    assert [row["phase"] for row in segmenter.history_] == expected
 
 
-@pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize(("freeze", "n_valid"), [(None, 400), ("encoder+bottleneck", 96)])
-def test_time_limit_within_an_epoch(freeze, n_valid, terrain, fast):
-    limit = 2.0
-    X, y = (np.concatenate([part] * 200) for part in terrain)  # 4,800 images
-    params = {**fast, "base_channels": 8, "time_limit": limit, "freeze": freeze}
-    segmenter = MarsSegmenter(
-        **params, fine_tune_epochs=2, learning_rate=1e-3, fine_tune_learning_rate=1e-4
-    )
-    started = time.perf_counter()
-    segmenter.fit(X, y, validation_data=(X[:n_valid], y[:n_valid]))
-    seconds = time.perf_counter() - started
-    rates = {"train": 1e-3} | ({"fine_tune": 1e-4} if freeze else {})
-    assert_in_time(seconds, limit, segmenter.history_, rates)
-    assert segmenter.n_iter_ == len(rates)
+@pytest.mark.parametrize(("freeze", "n_phases"), [(None, 1), ("encoder+bottleneck", 2)])
+def test_time_limit_within_an_epoch(freeze, n_phases, clock, terrain, fast):
+    X, y = terrain
+    record = Record()
+    params = {**fast, "batch_size": 1, "time_limit": float(n_phases), "freeze": freeze}
+    # Validation batches that take as long as a forward pass is thought to.
+    duration = Duration(clock, training=1 / 16, validation=0.35 / 16)
+    segmenter = MarsSegmenter(**params, fine_tune_epochs=2, callbacks=[record, duration])
+    segmenter.fit(X, y, validation_data=(X[:8], y[:8]))
+    assert segmenter.n_iter_ == n_phases
+    # In a second there are 13 steps, and a validation that takes as long as 2.8 of them.
+    assert clock.now == pytest.approx(n_phases * (13 + 2.8) / 16)
+    progress = np.arange(13) / (16 - 2.8)
+    # A single step does not yet tell how long a validation takes.
+    progress[1] = 1 / 16
+    expected = [cosine_rates(2e-3, progress)]
+    if n_phases == 2:
+        left = 32 - (13 + 2.8)
+        expected.append(cosine_rates(2e-4, np.arange(13) / (left - 2.8)))
+    np.testing.assert_allclose(record.rates, np.concatenate(expected), rtol=1e-6)
 
 
-@pytest.mark.usefixtures("warm")
-def test_slow_first_batch_does_not_end_the_epoch(terrain, fast):
+def test_slow_first_batch_does_not_end_the_epoch(clock, terrain, fast):
     class SlowStart(Callback):
         def on_train_begin(self, net, **kwargs):
-            self.seconds = 0.3
+            self.seconds = 0.25
 
-        def on_batch_begin(self, net, training=False, **kwargs):
-            time.sleep(self.seconds)
+        def on_batch_begin(self, net, **kwargs):
+            clock.advance(self.seconds)
             self.seconds = 0.0
 
-    X, y = (np.concatenate([part] * 60) for part in terrain)
-    params = {**fast, "base_channels": 8, "time_limit": 2.0, "callbacks": [SlowStart()]}
-    segmenter = MarsSegmenter(**params).fit(X, y, validation_data=(X[:200], y[:200]))
+    record = Record()
+    # By the first step alone, the validation would take all of the time.
+    duration = Duration(clock, training=1 / 16, validation=0.35 / 16)
+    params = {**fast, "batch_size": 1, "time_limit": 2.0}
+    segmenter = MarsSegmenter(**params, callbacks=[record, SlowStart(), duration])
+    segmenter.fit(*terrain, validation_data=terrain)
     assert segmenter.n_iter_ == 1
+    assert len(record.rates) == 20
+    assert clock.now == pytest.approx(0.25 + (20 + 24 * 0.35) / 16)
 
 
-@pytest.mark.usefixtures("warm")
-def test_second_phase_knows_how_long_a_validation_takes(terrain, fast):
-    class SlowValidation(Callback):
-        def on_batch_end(self, net, training=False, **kwargs):
-            time.sleep(0.0 if training else 0.25)
-
-    limit = 3.0
-    X, y = (np.concatenate([part] * 60) for part in terrain)
-    params = {**fast, "time_limit": limit, "freeze": "encoder", "callbacks": [SlowValidation()]}
-    started = time.perf_counter()
-    MarsSegmenter(**params, fine_tune_epochs=2).fit(X, y, validation_data=(X[:24], y[:24]))
-    assert time.perf_counter() - started < 1.05 * limit + 0.3
+def test_second_phase_knows_how_long_a_validation_takes(clock, terrain, fast):
+    X, y = terrain
+    # Each validation batch takes as long as two steps, which nobody expects.
+    duration = Duration(clock, training=1 / 8, validation=1 / 4)
+    params = {**fast, "batch_size": 1, "time_limit": 4.0, "freeze": "encoder"}
+    segmenter = MarsSegmenter(**params, fine_tune_epochs=2, callbacks=[duration])
+    segmenter.fit(X, y, validation_data=(X[:2], y[:2]))
+    assert [row["phase"] for row in segmenter.history_] == ["train", "fine_tune"]
+    assert clock.now == 4.0
 
 
-@pytest.mark.usefixtures("warm")
-def test_time_limit_counts_from_the_call(terrain, fast):
+def test_time_limit_counts_from_the_call(clock, terrain, fast):
     class SlowArray:
         def __array__(self, dtype=None, copy=None):
-            time.sleep(0.8)
+            clock.advance(0.75)
             return terrain[0]
 
-    limit = 1.5
-    started = time.perf_counter()
-    MarsSegmenter(**fast, time_limit=limit).fit(SlowArray(), terrain[1])
-    assert 0.85 * limit < time.perf_counter() - started < 1.05 * limit + 0.3
+    record = Record()
+    params = {**fast, "time_limit": 1.5, "validation_fraction": None}
+    segmenter = MarsSegmenter(**params, callbacks=[record, Duration(clock, training=1 / 8)])
+    segmenter.fit(SlowArray(), terrain[1])
+    assert clock.now == 1.5
+    np.testing.assert_allclose(record.rates, cosine_rates(2e-3, evenly(6)), rtol=1e-6)
 
 
-@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("freeze", [None, "encoder"])
-def test_a_net_was_trained_however_short_the_time(freeze, terrain, fast):
-    segmenter = MarsSegmenter(**fast, time_limit=1e-3, freeze=freeze)
-    started = time.perf_counter()
+def test_a_net_was_trained_however_short_the_time(freeze, clock, terrain, fast):
+    record = Record()
+    callbacks = [record, Duration(clock, training=1 / 8)]
+    segmenter = MarsSegmenter(**fast, time_limit=1e-3, freeze=freeze, callbacks=callbacks)
     segmenter.fit(*terrain)
-    assert time.perf_counter() - started < 2
-    assert segmenter.n_iter_ >= 1
+    assert len(record.rates) == segmenter.n_iter_ == 1
     assert np.isfinite(segmenter.history_[0]["train_loss"])
     segmenter.score(*terrain)
 
 
-@pytest.mark.usefixtures("warm")
-def test_without_a_cosine_patience_ends_the_training_before_the_time(terrain, fast):
+def test_without_a_cosine_patience_ends_the_training_before_the_time(clock, terrain, fast):
     X, y = terrain
     params = {**fast, "time_limit": 60, "scheduler": None, "patience": 2, "learning_rate": 0.01}
-    params["early_stopping"] = True
-    started = time.perf_counter()
-    MarsSegmenter(**params).fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
-    assert time.perf_counter() - started < 30
-
-
-@pytest.mark.usefixtures("warm")
-def test_patience_does_not_cut_a_cosine_short(terrain, fast):
-    X, y = terrain
-    params = {**fast, "max_epochs": 1000, "time_limit": 2.0, "early_stopping": True, "patience": 1}
+    params |= {"early_stopping": True, "callbacks": [Duration(clock, training=1 / 8)]}
     segmenter = MarsSegmenter(**params)
     segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
-    assert segmenter.history_[-1]["learning_rate"] < 0.1 * 2e-3
-    assert segmenter.best_epoch_ < segmenter.n_iter_ - 1
+    assert segmenter.n_iter_ == segmenter.best_epoch_ + 1 + 2
+    assert clock.now < 60
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize("freeze", [None, "encoder"])
-@pytest.mark.parametrize("precision", ["float32", "auto"])
-def test_time_limit_of_the_default_net(freeze, precision):
-    limit = 20.0
-    rng = np.random.default_rng(0)
-    X = rng.integers(0, 255, (600, 64, 128), dtype=np.uint8)
-    segmenter = MarsSegmenter(time_limit=limit, freeze=freeze, precision=precision, random_state=0)
-    started = time.perf_counter()
-    segmenter.fit(X, X > 100)
-    seconds = time.perf_counter() - started
-    rates = {"train": 2e-3} | ({"fine_tune": 2e-4} if freeze else {})
-    assert_in_time(seconds, limit, segmenter.history_, rates)
+def test_patience_does_not_cut_a_cosine_short(clock, terrain, fast):
+    X, y = terrain
+    record = Record()
+    params = {**fast, "max_epochs": 1000, "time_limit": 2.0, "early_stopping": True, "patience": 1}
+    params["callbacks"] = [record, Duration(clock, training=1 / 32)]
+    segmenter = MarsSegmenter(**params)
+    segmenter.fit(X[:12], y[:12], validation_data=(X[12:], other_masks(y[12:])))
+    np.testing.assert_allclose(record.rates, cosine_rates(2e-3, evenly(64)), rtol=1e-6)
+    assert segmenter.best_epoch_ + 1 < segmenter.n_iter_ - 1

@@ -25,6 +25,8 @@ from skmars.tuning.storages import open_storage
 
 PAGE = Path(__file__).parents[1] / "docs" / "tuning.md"
 
+pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="the documentation is not at hand")
+
 # What makes a command of the page short.
 SMALL = {
     "--trials 200": "--trials 4",

@@ -1,4 +1,6 @@
+import contextlib
 import pickle
+import signal
 import warnings
 
 import numpy as np
@@ -201,14 +203,13 @@ def test_nothing_but_broken_trials_is_an_error(steps):
         search(estimator=Guess(trouble="raise"), n_trials=3).fit(*steps)
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_ends_the_search_and_keeps_what_was_found(steps, tmp_path):
     stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
 
     def space(trial):
         level = trial.suggest_float("level", 0, 200)
         return {"level": level, "trouble": "interrupt" if trial.number == 3 else None}
-
-    import signal
 
     class Pressed(Guess):
         def fit(self, X, y):
@@ -230,9 +231,22 @@ def test_own_interrupts_are_not_swallowed(steps):
         search(estimator=Guess(trouble="interrupt")).fit(*steps)
 
 
-def test_timeout_begins_no_further_trial(steps):
-    fitted = search(n_trials=None, timeout=0.5).fit(*steps)
-    assert 1 <= len(fitted.study_.trials) < 2000
+def test_timeout_begins_no_further_trial(steps, monkeypatch):
+    now = [0.0]
+
+    class Slow(Guess):
+        """Takes five seconds, and a trial of two folds ten."""
+
+        def fit(self, X, y):
+            now[0] += 5.0
+            if now[0] > 100:
+                pytest.fail("the search has no end")
+            return super().fit(X, y)
+
+    monkeypatch.setattr("skmars.tuning.search.time.monotonic", lambda: now[0])
+    fitted = search(estimator=Slow(), n_trials=None, timeout=25).fit(*steps)
+    # They begin at 0, 10 and 20 seconds.
+    assert len(fitted.cv_results_["trial_number"]) == len(fitted.study_.trials) == 3
 
 
 def test_two_aims(steps):
@@ -394,8 +408,8 @@ def test_second_phase_does_not_move_the_steps_of_later_folds(
 
 def test_images_held_out_do_not_cost_epochs_their_steps(monkeypatch, terrain, fast):
     # Few images have more epochs; here they are a moment's.
-    monkeypatch.setattr("skmars.training.setup.FEWEST_EPOCHS", 3)
-    monkeypatch.setattr("skmars.training.setup.MANY_IMAGES", 24)
+    monkeypatch.setattr("skmars.training.plan.FEWEST_EPOCHS", 3)
+    monkeypatch.setattr("skmars.training.plan.MANY_IMAGES", 24)
     X, y = terrain[0], np.minimum(terrain[1], 3)
     settings = {"max_epochs": "auto", "validation_fraction": 0.4, "freeze": "encoder"}
     segmenter = MarsSegmenter(**{**fast, **settings})
@@ -620,7 +634,7 @@ def test_ignored_label_cannot_be_scored(terrain, fast):
         search(None, segmenter, scoring="iou_0").fit(*terrain)
 
 
-@pytest.mark.parametrize("scoring", [None, "mean_iou"])
+@pytest.mark.parametrize("scoring", [None, "mean_iou", "iou_2", "boundary_f1"])
 def test_class_of_a_single_scene_is_told_at_once(scoring, terrain, fast):
     X, y = terrain
     y = y.copy()
@@ -634,6 +648,17 @@ def test_class_of_a_single_scene_is_told_at_once(scoring, terrain, fast):
         {"dropout": FloatDistribution(0, 0.5)}, segmenter, scoring=accuracy, n_trials=1
     )
     assert fitted.fit(X, y).best_score_ > 0
+
+
+@pytest.mark.parametrize(("n_good", "n_fits"), [(0, 10), (1, 2 + 14)])
+def test_a_search_in_which_every_trial_fails_is_given_up(n_good, n_fits, steps):
+    def space(trial):
+        trouble = None if trial.number < n_good else "raise"
+        return {"level": trial.suggest_float("level", 0, 200), "trouble": trouble}
+
+    with contextlib.suppress(ValueError):
+        search(space, n_trials=15, cv=2, refit=False).fit(*steps)
+    assert len(Guess.fits) == n_fits
 
 
 def test_weights_reach_the_segmenter(steps):
@@ -662,6 +687,14 @@ def test_groups_by_metadata_routing(steps):
         fitted.fit(*steps, groups=groups)
     np.testing.assert_array_equal(Guess.fits[-1]["groups"], groups)
     assert len(Guess.fits[0]["groups"]) == 6
+
+
+def test_metadata_routing_reaches_the_workers(steps):
+    with config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(segment=Guess().set_fit_request(groups=True), outliers=None)
+        fitted = search({"segment__level": SPACE["level"]}, pipeline, n_trials=2, n_workers=2)
+        fitted.fit(*steps, groups=np.arange(12) // 2)
+    assert list(fitted.cv_results_["state"]) == ["COMPLETE", "COMPLETE"]
 
 
 def test_channels_are_those_of_the_segmenter_in_a_pipeline(terrain, fast):

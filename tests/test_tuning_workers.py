@@ -7,6 +7,7 @@ import time
 import numpy as np
 import optuna
 import pytest
+from clocks import Clock
 from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler
 from tuning_estimators import (
@@ -44,9 +45,18 @@ def levels(study):
     return sorted(finished(study).values())
 
 
+class WaitsForAnother(Evaluate):
+    """Lets no process take all trials before another one has begun."""
+
+    def __call__(self, trial):
+        level = super().__call__(trial)
+        wait_until(lambda: len({process for _, process in read_log(self.log, "begun")}) > 1)
+        return level
+
+
 def test_seeds_follow_from_the_studys(url, log, tmp_path):
     with forks() as start:
-        started = [start(search, url, Evaluate(log, 0.02), 8) for _ in range(3)]
+        started = [start(search, url, WaitsForAnother(log), 8) for _ in range(3)]
         assert join(started) == [0, 0, 0]
     search(f"journal://{tmp_path}/alone.log", Evaluate(log), 8)
     alone = open_study(f"journal://{tmp_path}/alone.log")
@@ -160,18 +170,30 @@ def test_silent_trial_of_another_machine_is_repeated(url, log, monkeypatch):
     check_complete(study, 2)
 
 
-def test_trial_of_another_machine_that_beats_is_waited_for(url, log, monkeypatch):
-    monkeypatch.setattr(trials, "GRACE", 0.3)
-    monkeypatch.setattr(trials, "HEARTBEAT", 0.05)
+def test_trial_of_another_machine_that_beats_is_waited_for(url, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(trials.time, "monotonic", clock)
     study, silent = open_study(url), {}
     trial = begin_elsewhere(study)
-    with trials._beating(trial):
-        for _ in range(8):
-            assert mend(study, silent) == 0
-            time.sleep(0.1)
-    assert mend(study, silent) == 0
-    time.sleep(0.4)
+    for beat in range(3):
+        trial.set_user_attr(trials.BEAT, beat)
+        assert mend(study, silent) == 0
+        clock.advance(trials.GRACE)
+        assert mend(study, silent) == 0
+    clock.advance(1.0)
     assert mend(study, silent) == 1
+
+
+def test_trials_beat_as_long_as_they_last(url, monkeypatch):
+    monkeypatch.setattr(trials, "HEARTBEAT", 0.01)
+    study = open_study(url)
+
+    def evaluate(trial):
+        wait_until(lambda: study.get_trials()[0].user_attrs.get(trials.BEAT, 0) >= 3)
+        return 1.0
+
+    work(study, evaluate, n_trials=1)
+    assert finished(study) == {0: 1.0}
 
 
 def test_trials_of_other_programs_are_left_alone(url, log, monkeypatch):
