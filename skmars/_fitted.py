@@ -1,10 +1,24 @@
-"""What a fitted estimator knows, wherever in it that is kept."""
+"""What an estimator was told, and what a fitted one knows, wherever in it that is kept."""
 
 from typing import Any
 
 from skmars._validation import check_labels
 
-__all__ = ["fitted_attribute", "fitted_part", "known_labels"]
+__all__ = ["changed_parameters", "fitted_attribute", "fitted_part", "known_labels"]
+
+
+def changed_parameters(estimator) -> dict[str, Any]:
+    """Parameters of an estimator that are not the defaults of its kind."""
+    try:
+        defaults = type(estimator)().get_params(deep=False)
+    except TypeError:
+        # A Pipeline, or what else needs arguments.
+        defaults = {}
+    return {
+        name: value
+        for name, value in estimator.get_params(deep=False).items()
+        if name not in defaults or repr(value) != repr(defaults[name])
+    }
 
 
 def fitted_attribute(estimator, name: str) -> Any:

@@ -238,3 +238,13 @@ class TestMemory:
         monkeypatch.setattr(MarsSegmenter, "predict", predict)
         with pytest.raises(RuntimeError, match="size of tensor"):
             main(["score", str(model), str(data_file)])
+
+
+def test_warnings_are_a_line_each(run, model, tmp_path):
+    images = tmp_path / "images.npz"
+    grey = np.random.default_rng(0).random((2, 32, 48))
+    np.savez(images, training_set=np.stack([grey, np.zeros_like(grey)], axis=1))
+    status, _, err = run("predict", model, images, "--output", tmp_path / "masks.npz")
+    assert status == 0
+    (line,) = err.splitlines()
+    assert line.startswith("skmars: warning: the first image has ")

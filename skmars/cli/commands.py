@@ -4,7 +4,7 @@ Nothing outside the standard library is imported before a command runs.
 """
 
 import argparse
-import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,10 +67,10 @@ def _print_labels(masks: Any, ignore_label: int | None) -> None:
         told = ", ".join(f"{name}: {p:.3g} %" for name, p in zip(labels, percent, strict=True))
     print(f"labels               {told}", flush=True)
     if len(labels) > TOO_MANY_LABELS:
-        print(
-            f"skmars: warning: the masks have {len(labels)} labels, and each becomes a class: "
-            "are these the right masks?",
-            file=sys.stderr,
+        warnings.warn(
+            f"the masks have {len(labels)} labels, and each becomes a class: are these the right "
+            "masks?",
+            stacklevel=2,
         )
 
 
@@ -352,15 +352,12 @@ def _system_facts() -> dict[str, Any]:
 
 
 def _model_facts(path: str) -> dict[str, Any]:
+    from skmars._fitted import changed_parameters
+
     segmenter = load_model(path)
-    defaults = type(segmenter)().get_params(deep=False)
     facts = {
         "model": path,
-        **{
-            name: repr(value)
-            for name, value in segmenter.get_params(deep=False).items()
-            if repr(value) != repr(defaults[name])
-        },
+        **{name: repr(value) for name, value in changed_parameters(segmenter).items()},
         "classes": ", ".join(map(str, segmenter.classes_.tolist())),
         "channels": segmenter.n_channels_in_,
     }

@@ -8,6 +8,7 @@ imported until a command is named that has hyperparameters, or another one runs,
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from skmars import __version__
@@ -62,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = argv[0] if argv else None
     try:
         args = _make_parser(command).parse_args(argv)
-        args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has what it wanted, as `head` has. What is left would be flushed at exit.
@@ -80,6 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("skmars: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _print_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Print a warning as errors are, without the line of code that nobody at a shell asked for."""
+    print(f"skmars: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _one_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmars import __version__
 from skmars._files import replacing
-from skmars._fitted import fitted_attribute, known_labels
+from skmars._fitted import changed_parameters, fitted_attribute, known_labels
 from skmars.inspection._confusion import ConfusionDisplay
 from skmars.inspection._curves import LearningCurveDisplay
 from skmars.inspection._figures import require_matplotlib
@@ -132,15 +132,7 @@ def _facts(estimator, n_images: int) -> dict[str, str]:
         value = fitted_attribute(estimator, name)
         if value is not None:
             facts[name] = _as_text(value)
-    try:
-        defaults = type(estimator)().get_params(deep=False)
-    except TypeError:
-        # A Pipeline, or what else needs arguments.
-        defaults = {}
-    for name, value in estimator.get_params(deep=False).items():
-        if name not in defaults or repr(value) != repr(defaults[name]):
-            facts[name] = repr(value)
-    return facts
+    return facts | {name: repr(value) for name, value in changed_parameters(estimator).items()}
 
 
 def _as_text(value) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from skmars.utils.estimator_checks._selection import CALLED, own_checks
+
 __all__ = [
-    "CALLED",
     "DIFFERENCES",
     "NOT_MEANINGFUL",
     "PORTED",
@@ -42,22 +43,6 @@ class Entry(NamedTuple):
     ports: tuple[str, ...] = ()
     reason: str = ""
 
-
-# Those of scikit-learn that look at no data, or at none that matters, in the order they run.
-CALLED = (
-    "check_estimator_cloneable",
-    "check_estimator_tags_renamed",
-    "check_valid_tag_types",
-    "check_estimator_repr",
-    "check_no_attributes_set_in_init",
-    "check_do_not_raise_errors_in_init_or_set_params",
-    "check_mixin_order",
-    "check_parameters_default_constructible",
-    "check_get_params_invariance",
-    "check_set_params",
-    "check_param_validation",
-    "check_outlier_contamination",
-)
 
 # By source: the checks of this package that a check became, if there is more than one or it has
 # another name.
@@ -265,9 +250,6 @@ def catalogue() -> list[Entry]:
     -------
     entries : list of Entry
     """
-    # Late, since the selection of checks needs the names above.
-    from skmars.utils.estimator_checks._selection import own_checks
-
     entries = []
     for source, ported in PORTED.items():
         called = CALLED if source == "scikit-learn" else ()

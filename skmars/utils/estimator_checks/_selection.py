@@ -15,10 +15,25 @@ from skmars.utils.estimator_checks import (
     _samplers,
     _weights,
 )
-from skmars.utils.estimator_checks._catalogue import CALLED
 from skmars.utils.estimator_checks._tools import has_parameter, is_sampler
 
-__all__ = ["own_checks", "select_checks"]
+__all__ = ["CALLED", "own_checks", "select_checks"]
+
+# Those of scikit-learn that look at no data, or at none that matters, in the order they run.
+CALLED = (
+    "check_estimator_cloneable",
+    "check_estimator_tags_renamed",
+    "check_valid_tag_types",
+    "check_estimator_repr",
+    "check_no_attributes_set_in_init",
+    "check_do_not_raise_errors_in_init_or_set_params",
+    "check_mixin_order",
+    "check_parameters_default_constructible",
+    "check_get_params_invariance",
+    "check_set_params",
+    "check_param_validation",
+    "check_outlier_contamination",
+)
 
 # Those that only some estimators can pass, and how they are known.
 CONDITIONS: dict[str, Callable[..., bool]] = {
