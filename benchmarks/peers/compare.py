@@ -1,7 +1,8 @@
 """MarsSegmenter beside nets of other libraries: the same images, the same seconds of training.
 
     python benchmarks/peers/compare.py DATA.npz [--seconds 300] [--seeds 3] [--only ROW ...]
-    python benchmarks/peers/compare.py --table [--seconds 300]
+        [--test] [--machine NAME]
+    python benchmarks/peers/compare.py --table [--seconds 300] [--test] [--machine NAME]
 
 Peers are trained as their users would: AdamW, cosine decay to the end of the time, horizontal
 flips, no gradient from the background; in float32, and in bfloat16 with channels last, each at two
