@@ -117,8 +117,10 @@ class _Labeller(nn.Module):
         x = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
         x = (x - self.mean) / self.scale
         if self.tta:
+            # Not `len(x)`, which would make a constant of it.
+            n = x.shape[0]
             both = self.net(torch.cat([x, x.flip(3)])).softmax(1)
-            probabilities = (both[: len(x)] + both[len(x) :].flip(3)) / 2
+            probabilities = (both[:n] + both[n:].flip(3)) / 2
         else:
             probabilities = self.net(x).softmax(1)
         return self.classes[probabilities.argmax(1)], probabilities

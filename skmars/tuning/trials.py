@@ -197,8 +197,11 @@ def _is_over(study: Study, n_trials: int | None) -> bool:
 
 def _is_hopeless(study: Study) -> bool:
     """Whether many trials have failed and no other has ended: it is not their parameters."""
-    trials = study.get_trials(deepcopy=False)
-    ended = [trial.state for trial in trials if trial.state.is_finished()]
+    ended = [
+        trial.state
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and not is_to_be_repeated(trial)
+    ]
     return len(ended) >= MAX_FAILURES and set(ended) == {TrialState.FAIL}
 
 
