@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 
+from skmars.cli import main
 from skmars.datasets import make_terrain
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data" / "mars_terrain.npz"
@@ -71,3 +72,15 @@ def real_file():
     if not REAL_DATA.exists():
         pytest.skip("no real images at hand; name their npz file in SKMARS_DATA")
     return REAL_DATA
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line: its status, and what it printed on both streams."""
+
+    def run(*argv):
+        capsys.readouterr()
+        status = main([str(word) for word in argv])
+        return status, *capsys.readouterr()
+
+    return run

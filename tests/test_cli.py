@@ -105,18 +105,6 @@ def model(data_file, tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def run(capsys):
-    """Run the command line: its status, and what it printed on both streams."""
-
-    def run(*argv):
-        capsys.readouterr()
-        status = main([str(word) for word in argv])
-        return status, *capsys.readouterr()
-
-    return run
-
-
 class TestProcess:
     def test_help_imports_nothing_heavy(self):
         code = (

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from skmars import MarsSegmenter
-from skmars.cli import demo, main
+from skmars.cli import demo
 from skmars.cli.demo import run_demo
 from skmars.datasets import load_an2dl, load_image_folder
 from skmars.tuning import SegmenterSearchCV
@@ -51,18 +51,6 @@ def write_file(terrain, tmp_path):
         return path
 
     return write_file
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line: its status, and what it printed on both streams."""
-
-    def run(*argv):
-        capsys.readouterr()
-        status = main([str(word) for word in argv])
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -57,18 +57,6 @@ def images(terrain, tmp_path):
     return folder
 
 
-@pytest.fixture
-def run(capsys):
-    """Run the command line: its status, and what it printed on both streams."""
-
-    def run(*argv):
-        capsys.readouterr()
-        status = main([str(word) for word in argv])
-        return status, *capsys.readouterr()
-
-    return run
-
-
 class TestOptions:
     @pytest.mark.parametrize("name", OPTIONS)
     @pytest.mark.parametrize("command", ["predict", "score", "report"])
