@@ -1,7 +1,6 @@
 """The segmenter: every choice of net, loss and training as a scikit-learn estimator."""
 
 import time
-import warnings
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -20,9 +19,6 @@ from skmars.training.steps import TrainingMixin
 from skmars.weighting import class_frequencies, counted_images, mean_weight
 
 __all__ = ["MarsSegmenter"]
-
-# Images of 8 bits instead of fractions vary 255 times as much; scenes differ by far less.
-OTHER_SCALE = 50.0
 
 
 class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
@@ -454,7 +450,6 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         """
         check_is_fitted(self)
         images = self._checked(X)
-        self._warn_of_other_scale(images)
         with compute_settings(self.n_threads):
             return predict_labels(self.net_, images, self.classes_, self._settings())
 
@@ -478,21 +473,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         """
         check_is_fitted(self)
         images = self._checked(X)
-        self._warn_of_other_scale(images)
         with compute_settings(self.n_threads):
             return predict_probabilities(self.net_, images, self._settings())
-
-    def _warn_of_other_scale(self, images: np.ndarray | list[np.ndarray]) -> None:
-        """Warn of images whose intensities are not of the units that the training had."""
-        spread = np.std(images[0], dtype=np.float64) / self.scale_.max()
-        are_fractions = 0 < spread < 1 / OTHER_SCALE and np.abs(images[0]).max() <= 1
-        if are_fractions or spread > OTHER_SCALE:
-            warnings.warn(
-                f"the first image has {spread:.2g} times the standard deviation of the training "
-                "images: give intensities on the same scale, such as 0 to 255",
-                UserWarning,
-                stacklevel=3,
-            )
 
     def _settings(self) -> Settings:
         return Settings(self.batch_size, self.tta, self.window, self.overlap)

@@ -1,5 +1,6 @@
 """From images to labels or probabilities, a batch at a time."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ __all__ = [
 
 # Images `(n, C, h, w)` to logits.
 Infer = Callable[[Tensor], Tensor]
+
+# Images of 8 bits instead of fractions vary 255 times as much; scenes differ by far less.
+OTHER_SCALE = 50.0
 
 EVERYWHERE = (slice(None), slice(None))
 
@@ -145,6 +149,7 @@ def _scores(
     """Indices of images, a region, and its logits or probabilities there, until all have come."""
     window, grid = settings.window, coarsest_grid(net)
     check_window(window, settings.overlap, grid)
+    _warn_of_other_scale(images[0], net.scale)
     whole: dict[tuple, list[int]] = {}
     larger: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(images):
@@ -173,6 +178,20 @@ def _scores(
         settings.batch_size,
     ):
         yield [order[block.image]], (block.rows, block.columns), block.probabilities[None]
+
+
+def _warn_of_other_scale(image: np.ndarray, scale: np.ndarray) -> None:
+    """Warn of an image whose intensities are not of the units that the training had."""
+    spread = np.std(image, dtype=np.float64) / scale.max()
+    are_fractions = 0 < spread < 1 / OTHER_SCALE and np.abs(image).max() <= 1
+    if are_fractions or spread > OTHER_SCALE:
+        warnings.warn(
+            f"the first image has {spread:.2g} times the standard deviation of the training "
+            "images: give intensities on the same scale, such as 0 to 255",
+            UserWarning,
+            # Of whoever has called the estimator's method.
+            stacklevel=5,
+        )
 
 
 def _outputs(infer: Infer, images: np.ndarray, tta: bool) -> Tensor:
