@@ -1,10 +1,13 @@
 """Segmenters and samplers that break the contract, each in one way."""
 
 import copy
+import itertools
+import warnings
 
 import numpy as np
 from grey_levels import GreyLevels
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
+from sklearn.naive_bayes import GaussianNB
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array
 
@@ -56,6 +59,64 @@ class Seeded(GreyLevels):
         if isinstance(state, np.random.RandomState):
             state = state.randint(1000)
         return np.random.default_rng(state)
+
+
+class Unrepeatable(Weighted):
+    """Sound: says that no two fits are the same."""
+
+    fits = itertools.count()
+
+    def fit(self, X, y, sample_weight=None):
+        super().fit(X, y, sample_weight=sample_weight)
+        self.colours_.theta_ += 25 if next(self.fits) % 2 else -25
+        return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = True
+        return tags
+
+
+class Incremental(GreyLevels):
+    """Sound: learns in parts, and has to be told all classes."""
+
+    def partial_fit(self, X, y, classes):
+        part = clone(self).fit(X, y)  # refuses what fit refuses
+        if not hasattr(self, "colours_"):
+            self.colours_ = GaussianNB(var_smoothing=self.smoothing)
+            self.classes_, self.n_channels_in_ = np.unique(classes), part.n_channels_in_
+        if part.n_channels_in_ != self.n_channels_in_:
+            raise ValueError(f"X must have {self.n_channels_in_} channels")
+        pixels = self._pixels(X).reshape(-1, self.n_channels_in_)
+        self.colours_.partial_fit(pixels, np.ravel(y), classes=self.classes_)
+        return self
+
+
+class PartlyLabelled(GreyLevels):
+    """Sound: leaves out the pixels of one label."""
+
+    def __init__(self, *, smoothing=1e-3, ignore_label=None):
+        super().__init__(smoothing=smoothing)
+        self.ignore_label = ignore_label
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        pixels, labels = self._pixels(X).reshape(-1, self.n_channels_in_), np.ravel(y)
+        labelled = labels != self.ignore_label
+        self.classes_ = self.colours_.fit(pixels[labelled], labels[labelled]).classes_
+        return self
+
+    def score(self, X, y):
+        labelled = np.asarray(y) != self.ignore_label
+        return float(np.mean((self.predict(X) == y)[labelled]))
+
+
+class Warns(GreyLevels):
+    """Sound: warns of the images that it is given."""
+
+    def fit(self, X, y):
+        warnings.warn("the images are small", stacklevel=2)
+        return super().fit(X, y)
 
 
 class ChangesParameter(GreyLevels):
@@ -288,6 +349,26 @@ class LearnsNothing(GreyLevels):
         return np.full_like(super().predict(X), self.classes_[0])
 
 
+class AcceptsNaNInParts(Incremental):
+    def partial_fit(self, X, y, classes=None):
+        if classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit")
+        X = np.nan_to_num(X, posinf=0, neginf=0) if _is_float(X) else X
+        return super().partial_fit(X, y, classes)
+
+
+class DoesNotSayThatMasksAreMissing(GreyLevels):
+    def fit(self, X, y):
+        if y is None:
+            raise ValueError("this cannot be fitted")
+        return super().fit(X, y)
+
+
+class ScoresIgnoredPixels(PartlyLabelled):
+    def score(self, X, y):
+        return float(np.mean(self.predict(X) == y))
+
+
 def _is_float(values):
     return isinstance(values, np.ndarray) and values.dtype.kind == "f"
 
@@ -313,7 +394,9 @@ SEGMENTERS = {
     PredictsPositions: "check_segmenters_classes",
     DoesNotSayItNeedsFit: "check_estimators_unfitted",
     AcceptsNaN: "check_estimators_nan_inf",
+    AcceptsNaNInParts: "check_estimators_nan_inf",
     AcceptsNaNInMasks: "check_supervised_y_no_nan",
+    DoesNotSayThatMasksAreMissing: "check_requires_y_none",
     RoundsFractionsInMasks: "check_masks_regression_target",
     CutsMasks: "check_inconsistent_masks",
     LosesItselfInPickle: "check_estimators_pickle",
@@ -326,6 +409,7 @@ SEGMENTERS = {
     ProbabilitiesDoNotSumTo1: "check_predict_proba",
     ProbabilitiesLast: "check_predict_proba",
     ScoresErrors: "check_score",
+    ScoresIgnoredPixels: "check_ignore_label",
     ReadsMemoryAsItLies: "check_f_contiguous_images",
     NeedsTheSizeOfFit: "check_predict_other_sizes",
     SaysItTakesTables: "check_image_tags",
@@ -378,14 +462,30 @@ class Darkest(Mirrored):
 
     def fit_resample(self, X, y):
         X, y = self._check(X, y)
-        means = X.reshape(len(X), -1).mean(axis=1)
-        self.outlier_mask_ = means == means.min()
+        self.outlier_mask_ = self._are_outliers(X.reshape(len(X), -1).mean(axis=1))
         self.sample_indices_ = np.flatnonzero(~self.outlier_mask_)
         return X[self.sample_indices_], y[self.sample_indices_]
+
+    def _are_outliers(self, means):
+        return means == means.min()
 
     def fit_predict(self, X, y):
         self.fit_resample(X, y)
         return np.where(self.outlier_mask_, -1, 1)
+
+
+class Undecided(Darkest):
+    """Sound: leaves out the darkest or the brightest image; says that no two runs are alike."""
+
+    runs = itertools.count()
+
+    def _are_outliers(self, means):
+        return means == (means.min() if next(self.runs) % 2 else means.max())
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = True
+        return tags
 
 
 class MirrorsImagesOnly(Mirrored):

@@ -14,10 +14,15 @@ from broken_estimators import (
     ChangesParameter,
     Darkest,
     IgnoresWeights,
+    Incremental,
     Mirrored,
+    PartlyLabelled,
     Probable,
     Seeded,
     SeedsNumpy,
+    Undecided,
+    Unrepeatable,
+    Warns,
     Weighted,
 )
 from grey_levels import GreyLevels
@@ -68,9 +73,13 @@ SOUND = [
     Weighted(),
     Probable(),
     Seeded(),
+    Unrepeatable(),
+    Incremental(),
+    PartlyLabelled(),
     make_pipeline(FunctionTransformer(np.asarray), GreyLevels()),
     Mirrored(),
     Darkest(),
+    Undecided(),
 ]
 
 
@@ -98,6 +107,17 @@ def test_at_least_45_checks_run(estimator):
 def test_sound_estimators_of_others_pass(estimator):
     results = check_any(estimator, on_skip=None)
     assert len(named(results, "passed")) >= 45
+
+
+def test_warnings_are_no_printing(monkeypatch):
+    def show(message, *args, **kwargs):
+        print(message, file=sys.stderr)
+
+    # As without pytest, which keeps warnings from stderr.
+    monkeypatch.setattr(warnings, "showwarning", show)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        check_segmenter(Warns(), on_skip=None)
 
 
 def test_sound_segmenter_knows_nothing_of_this_package():

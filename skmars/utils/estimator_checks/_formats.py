@@ -4,7 +4,7 @@ import numpy as np
 
 from skmars.utils.estimator_checks._tools import (
     LABELS,
-    assert_same,
+    assert_same_fits,
     fitted,
     is_sampler,
     make_images,
@@ -61,7 +61,7 @@ def check_masks_dtypes(name, estimator_orig):
     for dtype in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.uint64):
         actual = run(estimator_orig, X, y.astype(dtype))
         message = f"{name} must do the same with masks of {np.dtype(dtype)} as of int64"
-        assert_same(actual, expected, message, exact=False)
+        assert_same_fits(estimator_orig, actual, expected, message, exact=False)
 
 
 def check_foreign_byte_order(name, estimator_orig):
@@ -71,7 +71,8 @@ def check_foreign_byte_order(name, estimator_orig):
         expected = run(estimator_orig, X.astype(dtype), y)
         foreign = X.astype(dtype.newbyteorder()), y.astype(y.dtype.newbyteorder())
         message = f"{name} must do the same with {dtype} of the other byte order"
-        assert_same(run(estimator_orig, *foreign), expected, message, exact=False)
+        actual = run(estimator_orig, *foreign)
+        assert_same_fits(estimator_orig, actual, expected, message, exact=False)
 
 
 def check_f_contiguous_images(name, estimator_orig):
@@ -80,7 +81,7 @@ def check_f_contiguous_images(name, estimator_orig):
     expected = run(estimator_orig, X, y)
     actual = run(estimator_orig, np.asfortranarray(X), np.asfortranarray(y))
     message = f"{name} must do the same with images in Fortran order"
-    assert_same(actual, expected, message, exact=False)
+    assert_same_fits(estimator_orig, actual, expected, message, exact=False)
 
 
 def check_strided_images(name, estimator_orig):
@@ -89,7 +90,8 @@ def check_strided_images(name, estimator_orig):
     views = X[::-1, ::2, ::-1], y[::-1, ::2, ::-1]
     expected = run(estimator_orig, *(view.copy() for view in views))
     message = f"{name} must do the same with a view of images as with a copy of it"
-    assert_same(run(estimator_orig, *views), expected, message, exact=False)
+    actual = run(estimator_orig, *views)
+    assert_same_fits(estimator_orig, actual, expected, message, exact=False)
 
 
 def check_inplace_ensure_writeable(name, estimator_orig):
@@ -100,7 +102,8 @@ def check_inplace_ensure_writeable(name, estimator_orig):
     images.setflags(write=False)
     masks.setflags(write=False)
     actual = run(estimator_orig, images, masks)
-    assert_same(actual, expected, f"{name} must do the same with read-only images", exact=False)
+    message = f"{name} must do the same with read-only images"
+    assert_same_fits(estimator_orig, actual, expected, message, exact=False)
     if images.flags.writeable or masks.flags.writeable:
         raise AssertionError(f"{name} must leave images and masks read-only")
 
@@ -114,7 +117,7 @@ def check_readonly_memmap_input(name, estimator_orig):
     images, masks = create_memmap_backed_data([X, y])
     actual = run(estimator_orig, images, masks)
     message = f"{name} must do the same with images in a read-only memory map"
-    assert_same(actual, expected, message, exact=False)
+    assert_same_fits(estimator_orig, actual, expected, message, exact=False)
 
 
 def check_estimators_data_not_an_array(name, estimator_orig):
@@ -123,7 +126,7 @@ def check_estimators_data_not_an_array(name, estimator_orig):
     expected = run(estimator_orig, X, y)
     actual = run(estimator_orig, _NotAnArray(X), _NotAnArray(y))
     message = f"{name} must do the same with objects that numpy can make arrays of"
-    assert_same(actual, expected, message, exact=False)
+    assert_same_fits(estimator_orig, actual, expected, message, exact=False)
 
 
 def check_nested_lists(name, estimator_orig):
@@ -131,7 +134,8 @@ def check_nested_lists(name, estimator_orig):
     X, y = make_images()
     expected = run(estimator_orig, X.astype(np.int64), y)
     actual = run(estimator_orig, X.tolist(), y.tolist())
-    assert_same(actual, expected, f"{name} must do the same with nested lists", exact=False)
+    message = f"{name} must do the same with nested lists"
+    assert_same_fits(estimator_orig, actual, expected, message, exact=False)
 
 
 def check_fit_images_1channel(name, estimator_orig):
@@ -148,7 +152,7 @@ def check_fit_images_1channel(name, estimator_orig):
             )
         actual["X of fit_resample"] = images[..., 0]
     message = f"{name} must do the same with images of one channel with and without its axis"
-    assert_same(actual, expected, message, exact=False)
+    assert_same_fits(estimator_orig, actual, expected, message, exact=False)
 
 
 def check_fit_images_channels(name, estimator_orig):

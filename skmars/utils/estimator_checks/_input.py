@@ -5,6 +5,7 @@ from scipy import sparse
 from sklearn.utils import get_tags
 
 from skmars.utils.estimator_checks._tools import (
+    call,
     data_methods,
     fit_methods,
     fitted,
@@ -178,12 +179,14 @@ def check_masks_regression_target(name, estimator_orig):
 
 
 def check_requires_y_none(name, estimator_orig):
-    """Fitting without masks is refused with an error that says so."""
+    """Fitting without masks is refused with an error that speaks of y, masks or labels."""
     X, _ = make_images()
+    words = r"(?i)\b(y|masks?|labels?|targets?|none)\b"
     for method in fit_methods(estimator_orig):
         estimator = prepare(estimator_orig)
-        with refused(f"{name}.{method} must refuse y=None", (ValueError,)):
-            getattr(estimator, method)(X, None)
+        message = f"{name}.{method} must refuse y=None, and speak of y or the masks"
+        with refused(message, (ValueError,), match=words):
+            call(estimator, method, X, None)
 
 
 def check_supervised_y_2d(name, estimator_orig):
@@ -225,7 +228,7 @@ def _refuse_in_fit(name, estimator_orig, X, y, what, errors=(TypeError, ValueErr
     for method in fit_methods(estimator_orig):
         estimator = prepare(estimator_orig)
         with refused(f"{name}.{method} must refuse {what}", errors):
-            getattr(estimator, method)(X, y)
+            call(estimator, method, X, y)
 
 
 def _refuse_in_predict(name, estimator_orig, X, what, errors=(TypeError, ValueError)):

@@ -9,8 +9,8 @@ from skmars.metrics import mean_iou_score
 from skmars.utils.estimator_checks._tools import (
     LABELS,
     assert_same,
+    assert_same_fits,
     fitted,
-    has_parameter,
     make_images,
     outputs,
     prepare,
@@ -194,10 +194,10 @@ def check_pipeline_consistency(name, segmenter_orig):
     X, y = make_images()
     segmenter = fitted(segmenter_orig, X, y)
     pipeline = make_pipeline(prepare(segmenter_orig)).fit(X, y)
-    message = f"a pipeline of a {name} must predict the same as without the pipeline"
-    assert_same(outputs(pipeline, X), outputs(segmenter, X), message)
-    if pipeline.score(X, y) != segmenter.score(X, y):
-        raise AssertionError(f"a pipeline of a {name} must have its score")
+    message = f"a pipeline of a {name} must do the same as without the pipeline"
+    actual = {**outputs(pipeline, X), "score": np.asarray(pipeline.score(X, y))}
+    expected = {**outputs(segmenter, X), "score": np.asarray(segmenter.score(X, y))}
+    assert_same_fits(segmenter_orig, actual, expected, message)
 
 
 def check_score(name, segmenter_orig):
@@ -245,14 +245,27 @@ def check_cross_validation(name, segmenter_orig):
 
 
 def check_ignore_label(name, segmenter_orig):
-    """The label to be ignored is no class, and is never predicted."""
+    """The label to be ignored is no class, is never predicted, and does not count in the score."""
     X, y = make_images()
     ignored = int(LABELS[1])
     segmenter = prepare(segmenter_orig, ignore_label=ignored).fit(X, y)
     classes = fitted_attribute(segmenter, "classes_")
     if classes is not None and ignored in np.asarray(classes):
         raise AssertionError(f"{name}.classes_ must not have ignore_label={ignored}: {classes}")
-    if np.any(np.asarray(segmenter.predict(X)) == ignored):
+    own = np.asarray(segmenter.predict(X))
+    if np.any(own == ignored):
         raise AssertionError(f"{name}.predict must never return ignore_label={ignored}")
-    if has_parameter(segmenter.score, "y") and not np.isfinite(segmenter.score(X, y)):
-        raise AssertionError(f"{name}.score must leave ignored pixels out, and be finite")
+    best = segmenter.score(X, own)
+    halves = []
+    for first in (0, 1):
+        masks = own.copy()
+        masks[:, first::2] = ignored
+        halves.append(segmenter.score(X, masks))
+    # A perfect score stays perfect. One that is a mean over pixels is the mean of both halves, so
+    # that one of them reaches it. Rows are left out, not a region, so that no class vanishes.
+    half = np.max(halves)
+    if not (half >= best or np.isclose(half, best)):
+        raise AssertionError(
+            f"{name}.score must leave ignored pixels out: its own prediction scores {best:.3g}, "
+            f"and {half:.3g} with every other row ignored"
+        )

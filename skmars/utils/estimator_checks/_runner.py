@@ -41,7 +41,8 @@ def check_segmenter(
         of 16x24 pixels whose labels go by grey level. It takes images `(n, H, W)` or
         `(n, H, W, C)` and masks `(n, H, W)`, and has `predict` and `score`. Further checks run
         if it has `predict_proba`, `partial_fit`, the parameters `class_weight` and
-        `ignore_label`, or weights in `fit` and `score`.
+        `ignore_label`, or weights in `fit` and `score`. Two fits are not compared if its tags say
+        `non_deterministic`.
     expected_failed_checks : dict of str to str or None, default=None
         Names of checks that are expected to fail, and why.
     on_skip : {"warn"} or None, default="warn"
@@ -108,7 +109,7 @@ def check_sampler(
     ----------
     estimator : estimator
         Sampler with `fit(X, y)` and `fit_resample(X, y)`, which returns images and masks and
-        sets `sample_indices_`.
+        sets `sample_indices_`. Two runs are not compared if its tags say `non_deterministic`.
     expected_failed_checks : dict of str to str or None, default=None
         Names of checks that are expected to fail, and why.
     on_skip : {"warn"} or None, default="warn"

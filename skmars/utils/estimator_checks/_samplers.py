@@ -5,7 +5,7 @@ from sklearn.base import BaseEstimator
 
 from skmars.utils.estimator_checks._tools import (
     LABELS,
-    assert_same,
+    assert_same_fits,
     make_images,
     optional,
     outputs,
@@ -33,7 +33,8 @@ def check_samplers_fit(name, sampler_orig):
     X, y = make_images()
     sampler = prepare(sampler_orig).fit(X, y)
     message = f"{name}.fit_resample must do the same after fit as without it"
-    assert_same(outputs(sampler, X, y), outputs(prepare(sampler_orig), X, y), message)
+    expected = outputs(prepare(sampler_orig), X, y)
+    assert_same_fits(sampler_orig, outputs(sampler, X, y), expected, message)
 
 
 def check_samplers_fit_resample(name, sampler_orig):
@@ -137,7 +138,8 @@ def check_samplers_list(name, sampler_orig):
     X, y = make_images()
     expected = outputs(prepare(sampler_orig), X, y)
     actual = outputs(prepare(sampler_orig), list(X), list(y))
-    assert_same(actual, expected, f"{name} must do the same with lists of images as with arrays")
+    message = f"{name} must do the same with lists of images as with arrays"
+    assert_same_fits(sampler_orig, actual, expected, message)
 
 
 def check_samplers_one_label(name, sampler_orig):
@@ -163,7 +165,7 @@ def check_samplers_other_images(name, sampler_orig):
     expected = outputs(prepare(sampler_orig), *other)
     sampler = prepare(sampler_orig).fit(X, y)
     message = f"{name}.fit_resample must forget the images of an earlier fit"
-    assert_same(outputs(sampler, *other), expected, message)
+    assert_same_fits(sampler_orig, outputs(sampler, *other), expected, message)
 
 
 def check_samplers_in_pipeline(name, sampler_orig):
@@ -176,7 +178,7 @@ def check_samplers_in_pipeline(name, sampler_orig):
     seen = pipeline[-1].seen_
     expected = {"X": X_res, "y": y_res}
     message = f"a pipeline must train on what {name}.fit_resample returns"
-    assert_same({"X": seen[0], "y": seen[1]}, expected, message)
+    assert_same_fits(sampler_orig, {"X": seen[0], "y": seen[1]}, expected, message)
     if not np.array_equal(pipeline.predict(X), X):
         raise AssertionError(f"a pipeline must pass {name} by in predicting")
 
@@ -192,14 +194,17 @@ def check_outliers_fit_predict(name, sampler_orig):
     sampler = prepare(sampler_orig)
     X_res, _ = sampler.fit_resample(X, y)
     kept = np.isin(np.arange(len(X)), _indices(name, sampler, X_res, X))
-    if not np.array_equal(labels == 1, kept):
-        raise AssertionError(
-            f"{name}.fit_predict must return 1 for the images that fit_resample keeps: "
-            f"{labels.tolist()} where it keeps {np.flatnonzero(kept).tolist()}"
-        )
+    message = (
+        f"{name}.fit_predict must return 1 for the images that fit_resample keeps, "
+        f"{np.flatnonzero(kept).tolist()}"
+    )
+    expected = {"fit_predict": np.where(kept, 1, -1)}
+    assert_same_fits(sampler_orig, {"fit_predict": labels}, expected, message)
     mask = getattr(sampler, "outlier_mask_", None)
-    if mask is not None and not np.array_equal(mask, labels == -1):
-        raise AssertionError(f"{name}.outlier_mask_ must be True where fit_predict returns -1")
+    if mask is not None and not np.array_equal(mask, ~kept):
+        raise AssertionError(
+            f"{name}.outlier_mask_ must be True for the images that fit_resample leaves out"
+        )
 
 
 def _unlabelled(sampler, otherwise):

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,10 +10,12 @@ from unittest import SkipTest
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.utils import get_tags
 
 __all__ = [
     "LABELS",
     "assert_same",
+    "assert_same_fits",
     "call",
     "data_methods",
     "fit_methods",
@@ -197,6 +200,17 @@ def assert_same(actual: dict, expected: dict, message: str, *, exact: bool = Tru
             raise AssertionError(f"{message}: {key} differs in {count} of {value.size} values")
 
 
+def assert_same_fits(
+    estimator, actual: dict, expected: dict, message: str, *, exact: bool = True
+) -> None:
+    """Compare the outputs of two fits, or of two runs of a sampler, as `assert_same` does.
+
+    Nothing is compared if the tags of the estimator say that it is not deterministic.
+    """
+    if not get_tags(estimator).non_deterministic:
+        assert_same(actual, expected, message, exact=exact)
+
+
 @contextmanager
 def refused(
     message: str, errors: tuple = (TypeError, ValueError), *, match: str = ""
@@ -210,7 +224,7 @@ def refused(
     errors : tuple of type, default=(TypeError, ValueError)
         Errors that are right.
     match : str, default=""
-        What the error has to mention.
+        What the error has to mention, as a regular expression.
 
     Raises
     ------
@@ -223,7 +237,7 @@ def refused(
     except errors as error:
         if not str(error).strip():
             raise AssertionError(f"{message} with an error that says why") from error
-        if match not in str(error):
+        if not re.search(match, str(error)):
             raise AssertionError(f"{message}; the error says: {error}") from error
     except Exception as error:
         raise AssertionError(
