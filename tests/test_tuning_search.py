@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import pickle
 import signal
 import warnings
@@ -10,6 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import Pipeline
@@ -60,6 +62,9 @@ class NoTraining(Callback):
 
 
 SPACE = {"level": FloatDistribution(0.0, 200.0)}
+
+fails_on_purpose = pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
+chooses_objects = pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +191,8 @@ def test_study_does_not_go_on_with_less_to_search(terrain, fast, tmp_path):
 
 def test_broken_trials_are_recorded_and_the_search_goes_on(steps):
     space = {**SPACE, "trouble": CategoricalDistribution([None, "raise", "nan"])}
-    fitted = search(space, n_trials=15).fit(*steps)
+    with pytest.warns(FitFailedWarning) as told:
+        fitted = search(space, n_trials=15).fit(*steps)
     table = pd.DataFrame(fitted.cv_results_)
     assert set(table["state"]) == {"COMPLETE", "FAIL"}
     for _, row in table.iterrows():
@@ -196,6 +202,21 @@ def test_broken_trials_are_recorded_and_the_search_goes_on(steps):
     assert "FloatingPointError: has diverged" in errors
     assert any("not finite" in error for error in errors)
     assert fitted.best_params_["trouble"] is None
+    last = table["error"][table["state"] == "FAIL"].iloc[-1]
+    assert str(told.pop(FitFailedWarning).message) == (
+        f"{sum(table['state'] == 'FAIL')} of 15 trials failed; the last one failed with {last}"
+    )
+
+
+def test_score_that_is_not_finite_is_an_error_and_not_pruned(steps):
+    space = {**SPACE, "trouble": CategoricalDistribution([None, "nan"])}
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=1)
+    with pytest.warns(FitFailedWarning, match="the score is not finite"):
+        fitted = search(space, n_trials=15, cv=3, pruner=pruner).fit(*steps)
+    table = pd.DataFrame(fitted.cv_results_)
+    broken = table[table["param_trouble"] == "nan"]
+    assert set(broken["state"]) == {"FAIL"}
+    assert broken["error"].str.contains("not finite").all()
 
 
 def test_nothing_but_broken_trials_is_an_error(steps):
@@ -203,6 +224,7 @@ def test_nothing_but_broken_trials_is_an_error(steps):
         search(estimator=Guess(trouble="raise"), n_trials=3).fit(*steps)
 
 
+@pytest.mark.filterwarnings("error::sklearn.exceptions.FitFailedWarning")
 @pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_ends_the_search_and_keeps_what_was_found(steps, tmp_path):
     stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
@@ -224,6 +246,17 @@ def test_ctrl_c_ends_the_search_and_keeps_what_was_found(steps, tmp_path):
     resumed = search(space, **stored, cv=KFold(2)).fit(*steps)
     assert len(resumed.cv_results_["trial_number"]) == 8
     assert resumed.study_.trials[4].params == fitted.study_.trials[3].params
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_ctrl_c_before_a_trial_is_complete_ends_more_than_the_search(steps):
+    class Pressed(Guess):
+        def fit(self, X, y):
+            signal.raise_signal(signal.SIGINT)
+            return super().fit(X, y)
+
+    with pytest.raises(KeyboardInterrupt):
+        cross_val_score(search(estimator=Pressed()), *steps, cv=KFold(2))
 
 
 def test_own_interrupts_are_not_swallowed(steps):
@@ -298,6 +331,7 @@ def test_groups_stay_in_one_fold_and_reach_the_segmenter(steps):
     assert all(fit["groups"] is not None for fit in Guess.fits)
 
 
+@fails_on_purpose
 def test_progress_tells_the_best_and_the_failed(steps, capsys):
     space = {**SPACE, "trouble": CategoricalDistribution([None, "raise"])}
     fitted = search(space, n_trials=6, verbose=1).fit(*steps)
@@ -487,6 +521,7 @@ def test_study_of_another_function_is_refused(steps, tmp_path, space):
         search(space, **stored, n_trials=3).fit(*steps)
 
 
+@fails_on_purpose
 def test_results_show_what_a_function_made_of_its_trial(steps):
     sizes = {"small": 1, "large": 9}
 
@@ -569,6 +604,7 @@ def test_study_of_ones_own_is_not_taken_over(steps, tmp_path):
         search(storage=storage, study_name="mine").fit(*steps)
 
 
+@fails_on_purpose
 def test_trials_that_failed_do_not_have_to_fit_a_mended_space(steps, tmp_path):
     def broken(trial):
         trouble = trial.suggest_categorical("trouble", [None, "raise"])
@@ -650,6 +686,7 @@ def test_class_of_a_single_scene_is_told_at_once(scoring, terrain, fast):
     assert fitted.fit(X, y).best_score_ > 0
 
 
+@fails_on_purpose
 @pytest.mark.parametrize(("n_good", "n_fits"), [(0, 10), (1, 2 + 14)])
 def test_a_search_in_which_every_trial_fails_is_given_up(n_good, n_fits, steps):
     def space(trial):
@@ -721,3 +758,107 @@ def test_searched_epochs_do_not_move_the_steps_of_later_folds(terrain, fast):
     trials = fitted.fit(X, y).study_.trials
     steps = {row.params["max_epochs"]: list(row.intermediate_values) for row in trials}
     assert steps == {2: [0, 1, 3, 4, 5, 7], 4: list(range(8)), 8: list(range(8))}
+
+
+def test_label_that_a_fold_does_not_score_is_told_at_once(steps):
+    X, y = steps
+    y = y.copy()
+    y[0, 0, 0] = 4
+    with pytest.raises(ValueError, match=r"'iou_4' needs label 4 .* those of fold 1 have none"):
+        search(scoring="iou_4", cv=KFold(3)).fit(X, y)
+    assert not Guess.fits
+    # Here a label that is neither there nor predicted has a score.
+    defined = SegmentationScorer("iou_4", labels=[0, 1, 4], absent=1.0)
+    fitted = search(scoring=defined, cv=KFold(3), n_trials=1).fit(X, y)
+    assert fitted.best_score_ == pytest.approx(2 / 3)
+
+
+def test_folds_of_a_generator_that_was_used_are_told(steps):
+    folds = KFold(2).split(steps[0])
+    search(cv=folds, n_trials=1).fit(*steps)
+    with pytest.raises(ValueError, match="cv gives no folds"):
+        search(cv=folds, n_trials=1).fit(*steps)
+
+
+class Own:
+    """A scorer without a name, whose `repr` is Python's own."""
+
+    def __call__(self, estimator, X, y):
+        return estimator.score(X, y)
+
+
+def make_partial(factor=1.0):
+    def scaled(estimator, X, y, factor):
+        return factor * estimator.score(X, y)
+
+    return functools.partial(scaled, factor=factor)
+
+
+@pytest.mark.parametrize("make", [Own, make_partial])
+def test_study_goes_on_with_objects_at_other_addresses(steps, tmp_path, make):
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    objects = [make(), make()]
+    for n_trials, one in enumerate(objects, start=1):
+        # As a scorer, and within a parameter.
+        again = search(estimator=Guess(trouble=[one]), scoring=one, n_trials=n_trials, **stored)
+        assert len(again.fit(*steps).study_.trials) == n_trials
+    with pytest.raises(ValueError, match="has the objectives"):
+        search(estimator=Guess(trouble=[one]), scoring=make_partial(2.0), **stored).fit(*steps)
+
+
+class OfTuple(Guess):
+    """A guess by the first of several levels."""
+
+    def predict(self, X):
+        return np.greater(X, self.level[0]).astype(int)
+
+
+@chooses_objects
+@pytest.mark.parametrize("url", [None, "journal://{}/study.log", "sqlite:///{}/study.db"])
+def test_objects_are_chosen_in_any_storage(steps, tmp_path, url):
+    stored = {"storage": url and url.format(tmp_path), "study_name": "levels"}
+    levels = [(20.0,), (90.0,), (150.0,)]
+    # More trials than the sampler chooses by chance.
+    for n_trials in (12, 14):
+        space = {"level": CategoricalDistribution(levels)}
+        fitted = search(space, OfTuple(), n_trials=n_trials, **stored).fit(*steps)
+        assert list(fitted.cv_results_["state"]) == ["COMPLETE"] * n_trials
+    assert any(fitted.best_params_["level"] is level for level in levels)
+    assert fitted.best_estimator_.level == fitted.best_params_["level"]
+    assert set(fitted.cv_results_["param_level"]) <= set(levels)
+    assert fitted.study_.best_params["level"] in ("(20.0,)", "(90.0,)", "(150.0,)")
+
+
+@chooses_objects
+def test_objects_to_choose_from_stay_as_they_are(steps):
+    inner = Guess(level=1.0)
+    space = {"trouble": CategoricalDistribution([inner]), "trouble__level": SPACE["level"]}
+    fitted = search(space, n_trials=2).fit(*steps)
+    assert inner.level == 1.0
+    assert fitted.best_params_["trouble"] is inner
+    assert fitted.best_estimator_.trouble.level == fitted.best_params_["trouble__level"]
+
+
+@chooses_objects
+def test_functions_have_to_name_their_choices(steps):
+    def space(trial):
+        return {"level": trial.suggest_categorical("level", [(20.0,), (90.0,)])}
+
+    with pytest.raises(ValueError, match=r"asks for 'level' .* give each choice a name"):
+        search(space, OfTuple()).fit(*steps)
+    assert not Guess.fits
+
+
+@chooses_objects
+@fails_on_purpose
+def test_choice_without_a_name_costs_its_trial_and_not_the_search(steps, tmp_path):
+    def space(trial):
+        level = trial.suggest_float("level", 0, 200)
+        if trial.number == 1:
+            trial.suggest_categorical("rates", [(1, 2), (1, 2, 4)])
+        return {"level": level}
+
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    results = search(space, n_trials=3, **stored).fit(*steps).cv_results_
+    assert list(results["state"]) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert "give each choice a name" in results["error"][1]

@@ -1,5 +1,7 @@
+import json
 import pickle
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -35,6 +37,30 @@ def test_distributions_are_asked_by_name(study):
     assert params == trial.params
     assert trial.distributions == space
     assert {row["segment__dropout"] for row in draw(study, space)} == {0.0, 0.2, 0.4}
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_objects_to_choose_from_go_by_a_text(study):
+    losses = [lambda logits, target: logits.mean(), lambda logits, target: target.mean()]
+    space = {
+        "dilation_rates": CategoricalDistribution([(1, 2), (1, 2, 4)]),
+        "augmentation": CategoricalDistribution([None, Augmenter(), Augmenter(contrast=0.5)]),
+        "loss": CategoricalDistribution(["dice", *losses]),
+        "depth": CategoricalDistribution(np.arange(2, 5)),
+    }
+    for _ in range(30):
+        trial = study.ask()
+        params = suggest_params(trial, space)
+        for name, how in space.items():
+            assert any(params[name] is choice for choice in how.choices)
+        # What a study holds is the same after it was read from a file.
+        kept = json.loads(json.dumps(trial.params))
+        assert kept == trial.params
+        again = suggest_params(FixedTrial(kept), space)
+        assert all(again[name] is value for name, value in params.items())
+    assert trial.distributions["dilation_rates"].choices == ("(1, 2)", "(1, 2, 4)")
+    assert trial.distributions["loss"].choices == ("dice", "1: <lambda>", "2: <lambda>")
+    assert trial.distributions["depth"].choices == (2, 3, 4)
 
 
 def test_functions_may_ask_for_one_thing_after_another(study):

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import urllib.request
 from pathlib import Path
 
@@ -184,6 +185,14 @@ def test_outage_that_does_not_end_is_an_error_and_the_search_can_go_on(tmp_path,
     check_complete(study, 3, before)
 
 
+def test_search_has_the_patience_that_its_storage_was_opened_with(tmp_path, evaluate):
+    full = OSError(errno.ENOSPC, "no space left")
+    storage = open_storage(Faulty(tmp_path / "study.log", full, 3), patience=0.0)
+    with pytest.raises(OSError, match="no space left"):
+        search(storage, evaluate, 1)
+    assert open_storage(storage, patience=5.0).patience == 5.0
+
+
 @pytest.fixture
 def no_waiting(monkeypatch):
     def sleep(seconds):
@@ -310,6 +319,25 @@ def test_storages_without_a_common_lock_are_refused_to_several():
     storage = JournalStorage(Elsewhere())
     with pytest.raises(ValueError, match="no common lock"):
         open_storage(storage, n_workers=2)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://tuner:secret@host/db",
+        "postgresql+psycopg://tuner:of@two:secret@host/db",
+        "tuner:secret@host/db",
+    ],
+)
+def test_wrong_urls_are_refused_without_their_passwords(url):
+    with pytest.raises(ValueError, match=r"such as .* postgresql\+psycopg://user@host") as caught:
+        open_storage(url)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_urls_of_files_say_how_they_are_written():
+    with pytest.raises(ValueError, match=r"sqlite:///relative"):
+        open_storage("sqlite://study.db")
 
 
 def test_names_of_journals_are_taken_as_they_are(tmp_path):
@@ -444,11 +472,12 @@ def test_claim_that_comes_too_late_does_not_take_a_trial_away(tmp_path):
     check_complete(study, 1)
 
 
+@pytest.mark.parametrize("user", ["nobody", "nobody:a[b"])
 @pytest.mark.usefixtures("no_waiting")
-def test_database_that_is_not_there_is_an_error_at_once():
+def test_database_that_is_not_there_is_an_error_at_once(user):
     pytest.importorskip("psycopg")
     with pytest.raises(ConnectionError, match="cannot open the storage"):
-        open_storage("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+        open_storage(f"postgresql+psycopg://{user}@127.0.0.1:1/nothing")
 
 
 # At a port of the system's choice, which no other process can be faster to take.

@@ -3,6 +3,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import optuna
@@ -10,9 +11,12 @@ import pytest
 from clocks import Clock
 from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler
+from sklearn import get_config
+from sklearn.model_selection import KFold
 from tuning_estimators import (
     Evaluate,
     Level,
+    Lingers,
     check_complete,
     finished,
     forks,
@@ -24,11 +28,13 @@ from tuning_estimators import (
     wait_until,
 )
 
+from skmars import MarsSegmenter
 from skmars.tuning import SegmenterSearchCV, running, studies, trials, worker_process
+from skmars.tuning.evaluation import Evaluation, make_objectives
 from skmars.tuning.progress import Progress
 from skmars.tuning.storages import open_storage
 from skmars.tuning.trials import is_to_be_repeated, mend, work
-from skmars.tuning.worker_process import own_folder
+from skmars.tuning.worker_process import hand_over, own_folder, start_worker
 
 
 @pytest.fixture
@@ -231,6 +237,12 @@ def search_in_the_main_thread(url, evaluate, n_trials):
     running.search_here(study, evaluate, n_trials, None, Progress(study, None, shown=False))
 
 
+def search_until_ctrl_c(url, evaluate, n_trials):
+    # With nothing found, it is for whoever has started the search.
+    with pytest.raises(KeyboardInterrupt):
+        search_in_the_main_thread(url, evaluate, n_trials)
+
+
 class SwallowsCtrlC(Evaluate):
     """As skorch does: what was interrupted looks as if it were done."""
 
@@ -244,7 +256,7 @@ class SwallowsCtrlC(Evaluate):
 def test_ctrl_c_ends_the_search_and_costs_no_attempt(url, log, evaluate):
     with forks() as start:
         for n in range(1, 5):
-            searching = start(search_in_the_main_thread, url, evaluate(log, seconds=20.0), 3)
+            searching = start(search_until_ctrl_c, url, evaluate(log, seconds=20.0), 3)
             wait_until(lambda n=n: len(read_log(log, "begun")) == n)
             time.sleep(0.1)
             os.kill(searching.pid, signal.SIGINT)
@@ -433,6 +445,25 @@ def test_workers_that_cannot_begin_are_not_replaced_for_ever(searching, monkeypa
         searching(2)
 
 
+@pytest.mark.slow
+def test_search_in_which_every_trial_kills_its_worker_is_given_up(searching, log, monkeypatch):
+    # Each attempt is a process that takes seconds to start: a few have to do.
+    monkeypatch.setattr(trials, "MAX_FAILURES", 2)
+    monkeypatch.setattr(trials, "MAX_ATTEMPTS", 1)
+    with pytest.raises(ValueError, match=r"none of \d trials was completed; .* worker is gone"):
+        searching(9, space=KillsOnce(*range(30)))
+    assert len(read_log(log, "begun")) < 9
+
+
+def test_ctrl_c_before_a_worker_has_completed_a_trial(searching, monkeypatch):
+    def press(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "_attend", press)
+    with pytest.raises(KeyboardInterrupt):
+        searching(2)
+
+
 def fail_to_start(popen):
     def start(command, **options):
         return popen([command[0], "-c", "raise SystemExit(3)", *command[3:]], **options)
@@ -446,3 +477,28 @@ def test_workers_without_a_storage(searching, tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "_folder", lambda: tmp_path)
     fitted = searching(4, storage=None)
     assert list(fitted.cv_results_["state"]) == ["COMPLETE"] * 4
+
+
+@pytest.mark.slow
+def test_worker_that_is_stopped_within_a_callback_trains_no_other_fold(url, log, terrain, fast):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    segmenter = MarsSegmenter(**fast, callbacks=[Lingers(log)])
+    evaluation = Evaluation(
+        estimator=segmenter,
+        space={"learning_rate": FloatDistribution(1e-3, 1e-2)},
+        X=X,
+        y=y,
+        folds=list(KFold(2).split(X)),
+        objectives=make_objectives(None, segmenter, np.unique(y)),
+    )
+    job = {"open_study": partial(open_study, url), "n_trials": 1, "deadline": None}
+    with hand_over(evaluation, config=get_config(), **job) as folder:
+        worker = start_worker(folder, 1)
+        try:
+            wait_until(lambda: read_log(log, "begun"), 60)
+            worker.terminate()
+            assert worker.wait(60) == worker_process.ENDED_BY_SIGNAL
+        finally:
+            worker.kill()
+            worker.wait()
+    assert len(read_log(log, "begun")) == 1

@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import cross_validate
 
 from skmars.metrics.scorers import SegmentationScorer
 from skmars.training.plan import choose_epochs
+from skmars.tuning.naming import name_of
 from skmars.tuning.pruning import PruningCallback
-from skmars.tuning.spaces import Space, find_steps, suggest_params
+from skmars.tuning.spaces import Space, check_choices, copy_with, find_steps, suggest_params
 
 __all__ = ["CHOSEN", "COSTS", "Evaluation", "Objective", "make_objectives"]
 
@@ -60,6 +61,15 @@ class Objective:
         """Factor by which less becomes better."""
         return -1 if self.direction == "maximize" else 1
 
+    @property
+    def label(self) -> int | None:
+        """Label whose IoU it is, if that is undefined for masks without it; otherwise None."""
+        scorer = self.scorer
+        if not isinstance(scorer, SegmentationScorer) or scorer.absent != "exclude":
+            return None
+        label = re.fullmatch(r"iou_(-?\d+)", scorer.metrics)
+        return int(label[1]) if label else None
+
 
 def make_objectives(scoring, estimator: BaseEstimator, labels: np.ndarray) -> list[Objective]:
     """Understand `scoring=`: one objective or two.
@@ -93,8 +103,7 @@ def make_objectives(scoring, estimator: BaseEstimator, labels: np.ndarray) -> li
             f"the first objective of scoring must be an accuracy, got {objectives[0].name!r}"
         )
     for objective in objectives:
-        label = re.fullmatch(r"iou_(-?\d+)", objective.name)
-        if label and int(label[1]) not in labels:
+        if objective.label is not None and objective.label not in labels:
             raise ValueError(
                 f"scoring={objective.name!r} is of a label that y does not have, or that the "
                 "estimator ignores"
@@ -125,7 +134,7 @@ def _name_of(scoring) -> str:
         is_plain = repr(scoring) == repr(SegmentationScorer(scoring.metrics))
         return scoring.metrics if is_plain else repr(scoring)
     # Scorers of `make_scorer` have no name, but tell what they score.
-    return getattr(scoring, "__name__", None) or repr(scoring)
+    return name_of(scoring)
 
 
 @dataclass(frozen=True)
@@ -144,8 +153,10 @@ class Evaluation:
     def __call__(self, trial: optuna.Trial) -> float | list[float]:
         """Value of each objective, as the mean over the folds."""
         params = suggest_params(trial, self.space)
+        # What is asked for only beside another choice may not have been asked for before.
+        check_choices(trial)
         trial.set_user_attr(CHOSEN, True)
-        candidate = clone(self.estimator).set_params(**params)
+        candidate = copy_with(self.estimator, params)
         watched = self.prune and self._watch(candidate, trial)
         results: list[Mapping[str, Any]] = []
         scores: dict[str, list[float]] = {objective.name: [] for objective in self.objectives}
@@ -153,6 +164,8 @@ class Evaluation:
             results.append(self._fit_and_score(candidate, fold))
             for name, values in scores.items():
                 values.append(float(results[-1][f"test_{name}"][0]))
+            if not np.isfinite([values[-1] for values in scores.values()]).all():
+                raise ValueError(f"the score is not finite: {scores}")
             if self.prune and not watched:
                 # Nothing tells of the epochs: at least a fold can be the last.
                 trial.report(float(np.mean(scores[self.objectives[0].name])), number)
@@ -162,8 +175,6 @@ class Evaluation:
         for what in ("fit_time", "score_time"):
             trial.set_user_attr(what, [float(result[what][0]) for result in results])
         values = [float(np.mean(values)) for values in scores.values()]
-        if not np.isfinite(values).all():
-            raise ValueError(f"the score is not finite: {scores}")
         return values[0] if len(values) == 1 else values
 
     def _fit_and_score(self, candidate, fold) -> Mapping[str, Any]:

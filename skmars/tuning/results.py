@@ -11,6 +11,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from scipy.stats import rankdata
 
 from skmars.tuning.evaluation import CHOSEN, Objective
+from skmars.tuning.naming import as_kept, value_of
 from skmars.tuning.spaces import Space, suggest_params
 from skmars.tuning.trials import ERROR, is_to_be_repeated
 
@@ -28,8 +29,10 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
     """Parameters for `set_params` that a trial has chosen; of a broken one, as far as it came."""
+    if isinstance(space, Mapping):
+        return {name: value_of(space.get(name), kept) for name, kept in trial.params.items()}
     # A function that raised in the trial would raise here again.
-    if isinstance(space, Mapping) or not trial.user_attrs.get(CHOSEN, False):
+    if not trial.user_attrs.get(CHOSEN, False):
         return dict(trial.params)
     try:
         return suggest_params(FixedTrial(trial.params, trial.number), space)
@@ -60,7 +63,8 @@ def check_same_space(study: optuna.Study, space: Space) -> None:
 def _is_of_space(trial: FrozenTrial, space: Space) -> bool:
     if isinstance(space, Mapping):
         # It may have become wider or narrower.
-        return _are_compatible(trial.distributions, space)
+        kept = {name: as_kept(how) for name, how in space.items()}
+        return _are_compatible(trial.distributions, kept)
     if trial.state != TrialState.COMPLETE:
         return True
     replayed = FixedTrial(trial.params, trial.number)

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from functools import partial
 
 import optuna
+from optuna.trial import TrialState
 from sklearn import get_config
 
 from skmars._interrupts import noting_interrupts
 from skmars.tuning.evaluation import Evaluation
 from skmars.tuning.progress import Progress
+from skmars.tuning.results import finished_trials
 from skmars.tuning.studies import StudySpec
-from skmars.tuning.trials import mend, work
+from skmars.tuning.trials import is_hopeless, mend, work
 from skmars.tuning.worker_process import hand_over, start_worker
 
 __all__ = ["search_here", "search_with_workers"]
@@ -34,7 +36,13 @@ def search_here(
     deadline: float | None,
     progress: Progress,
 ) -> None:
-    """Evaluate trials in this process, until there are enough or Ctrl-C is pressed."""
+    """Evaluate trials in this process, until there are enough or Ctrl-C is pressed.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If Ctrl-C is pressed before the study has a complete trial.
+    """
 
     def evaluate(trial: optuna.Trial):
         progress.update()
@@ -52,6 +60,8 @@ def search_here(
         except KeyboardInterrupt:
             if not interrupted.is_set():
                 raise
+    if interrupted.is_set() and not _has_found(study):
+        raise KeyboardInterrupt
 
 
 def search_with_workers(
@@ -65,6 +75,11 @@ def search_with_workers(
     """Let processes evaluate trials, and put new ones in the place of those that die.
 
     Each worker gets its share of the cores.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If Ctrl-C is pressed before the study has a complete trial.
     """
     job = {"open_study": spec.open, "n_trials": n_trials, "deadline": deadline}
     with hand_over(evaluation, config=get_config(), **job) as folder:
@@ -76,9 +91,14 @@ def search_with_workers(
             _attend(workers, study, start, progress)
         except KeyboardInterrupt:
             # The search ends, with what was found.
-            pass
+            if not _has_found(study):
+                raise
         finally:
             _stop(workers)
+
+
+def _has_found(study: optuna.Study) -> bool:
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 def _n_cores() -> int:
@@ -102,21 +122,20 @@ def _attend(
         workers[:] = [worker for worker in workers if worker.poll() is None]
         if not died:
             continue
-        n_before, n_finished = n_finished, _count_finished(study)
+        n_before, n_finished = n_finished, len(finished_trials(study))
         if n_finished > n_before:
             n_replaced = 0
         mend(study, {})
         for worker in died:
             _logger.warning("a worker ended with status %s", worker.returncode)
+            if is_hopeless(study):
+                # Those that are left find it out after their own trials.
+                continue
             if n_replaced < MAX_REPLACEMENTS:
                 n_replaced += 1
                 workers.append(start())
             else:
                 _logger.error("workers end before they finish a trial: no more are started")
-
-
-def _count_finished(study: optuna.Study) -> int:
-    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 
 def _stop(workers: list[subprocess.Popen]) -> None:

@@ -13,7 +13,9 @@ class SeededSampler(BaseSampler):
     """A sampler whose random numbers depend on the study's seed and the trial's number only.
 
     A sampler's state is not kept with the study. Made anew for each trial, it chooses the same
-    whether the study went on without a break or was resumed, and differs between workers.
+    whether the study went on without a break or was resumed between two trials, and differs
+    between workers. A trial that was lost is repeated under another number, which moves those
+    after it.
 
     Parameters
     ----------

@@ -1,16 +1,16 @@
 """Hyperparameter search with Optuna, behind scikit-learn's interface."""
 
-import contextlib
 import time
 import uuid
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FixedTrial
+from optuna.samplers import BaseSampler
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -18,11 +18,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmars import _validation as check
 from skmars._fitted import fitted_attribute
-from skmars.base import BaseSegmenter
-from skmars.metrics import SegmentationScorer
-from skmars.model_selection import SegmentationKFold, class_counts
+from skmars.model_selection import SegmentationKFold
 from skmars.pipeline import fit_arguments
-from skmars.tuning.evaluation import Evaluation, Objective, make_objectives
+from skmars.tuning.checks import check_folds, check_space
+from skmars.tuning.evaluation import Evaluation, make_objectives
 from skmars.tuning.progress import Progress
 from skmars.tuning.results import (
     check_same_space,
@@ -32,7 +31,7 @@ from skmars.tuning.results import (
     results_table,
 )
 from skmars.tuning.running import search_here, search_with_workers
-from skmars.tuning.spaces import Space, default_space, find_steps, suggest_params
+from skmars.tuning.spaces import copy_with, default_space
 from skmars.tuning.studies import (
     PRUNERS,
     SAMPLERS,
@@ -207,7 +206,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
     def fit(self, X, y, *, groups=None, **fit_params):
         """Search, and train the best parameters on all images.
 
-        Ctrl-C ends the search, and keeps what was found.
+        Ctrl-C ends the search, and keeps what was found, if a trial is complete.
 
         Parameters
         ----------
@@ -230,6 +229,13 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         TypeError, ValueError
             If a parameter, the images or the masks are not as described, before any trial; or if
             no trial was completed, with the error of the last one.
+        KeyboardInterrupt
+            At Ctrl-C, if no trial is complete yet.
+
+        Warns
+        -----
+        FitFailedWarning
+            If trials have failed: how many, and the error of the last one.
         """
         started = time.monotonic()
         self._validate_params()
@@ -260,7 +266,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         labels = check.labelled_classes(y, ignored)
         objectives = make_objectives(self.scoring, self.estimator, labels)
         space = default_space(self.estimator) if self.space is None else self.space
-        _check_space(space, self.estimator)
+        check_space(space, self.estimator)
         for name, values in fit_params.items():
             if name.endswith("sample_weight"):
                 check.check_sample_weight(values, y)
@@ -269,11 +275,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         known = seed_of(self.storage, self.study_name, n_workers=self.n_workers)
         seed = seed if known is None else known
         folds = self._make_folds(X, y, groups, seed, ignored)
-        parts = [step for _, step in find_steps(self.estimator)]
-        if any(map(_asks_for_classes, objectives)) and any(
-            isinstance(step, BaseSegmenter) for step in parts
-        ):
-            _check_folds(class_counts(y, labels) > 0, labels, folds)
+        check_folds(folds, y, labels, objectives, self.estimator)
         data = fingerprint(X, y, folds, fit_params)
         if groups is not None:
             fit_params = {**fit_arguments(self.estimator, groups=groups), **fit_params}
@@ -309,7 +311,10 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             splitter = SegmentationKFold(int(self.cv), random_state=seed, ignore_label=ignored)
         else:
             splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
-        return list(splitter.split(X, y, groups))
+        folds = list(splitter.split(X, y, groups))
+        if not folds:
+            raise ValueError("cv gives no folds; a generator can be used once")
+        return folds
 
     def _keep(self, study: optuna.Study, evaluation: Evaluation) -> None:
         """Set the attributes that tell what was found."""
@@ -318,9 +323,9 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         n_splits = len(evaluation.folds)
         results = results_table(trials, evaluation.space, objectives, n_splits)
         front = pareto_front(results, objectives)
+        errors = [error for error in results["error"] if error]
+        reason = f"; the last one failed with {errors[-1]}" if errors else ""
         if not len(front):
-            errors = [error for error in results["error"] if error]
-            reason = f"; the last one failed with {errors[-1]}" if errors else ""
             raise ValueError(f"none of {len(trials)} trials was completed{reason}")
         for name in {"pareto_front_", "best_estimator_", "refit_time_"} & vars(self).keys():
             # Of an earlier fit.
@@ -333,12 +338,17 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         suffix = column_suffixes(objectives)[0]
         self.best_score_ = float(self.cv_results_[f"mean_test_{suffix}"][self.best_index_])
         self._scorer = objectives[0].scorer
+        n_failed = int(np.count_nonzero(results["state"] == "FAIL"))
+        if n_failed:
+            warnings.warn(
+                f"{n_failed} of {len(trials)} trials failed{reason}",
+                FitFailedWarning,
+                stacklevel=3,
+            )
 
     def _refit(self, X, y, fit_params) -> None:
         started = time.perf_counter()
-        # A copy of the parameters: a search does not hand out what its results hold.
-        params = {name: clone(value, safe=False) for name, value in self.best_params_.items()}
-        self.best_estimator_ = clone(self.estimator).set_params(**params)
+        self.best_estimator_ = copy_with(self.estimator, self.best_params_)
         self.best_estimator_.fit(X, y, **fit_params)
         self.refit_time_ = time.perf_counter() - started
 
@@ -389,44 +399,6 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
             # A pickle cannot take a file or a database along.
             state["study_"] = _copy_in_memory(state["study_"])
         return state
-
-
-def _asks_for_classes(objective: Objective) -> bool:
-    """Whether a segmenter cannot be scored on labels that it was not shown."""
-    scorer = objective.scorer
-    return objective.name == "score" or (
-        isinstance(scorer, SegmentationScorer) and scorer.labels is None
-    )
-
-
-def _check_folds(present: np.ndarray, labels: np.ndarray, folds) -> None:
-    """Refuse folds that segmenters cannot score, as they were not shown a label that is there."""
-    for number, (train, test) in enumerate(folds):
-        lost = labels[present[test].any(axis=0) & ~present[train].any(axis=0)]
-        if len(lost):
-            raise ValueError(
-                f"labels {lost.tolist()} are only in the images that fold {number} scores, not in "
-                "those that it trains on: use fewer folds or other groups, or leave them out"
-            )
-
-
-def _check_space(space: Space, estimator: BaseEstimator) -> None:
-    """Choose parameters once, so that what is wrong is told before any trial."""
-    for _, step in find_steps(estimator):
-        if hasattr(step, "_parameter_constraints"):
-            step._validate_params()
-    with quiet_optuna():
-        trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
-    with contextlib.suppress(optuna.TrialPruned):
-        # The first choice may be one that the space refuses.
-        clone(estimator).set_params(**suggest_params(trial, space))
-        try:
-            suggest_params(FixedTrial(trial.params, trial.number), space)
-        except Exception as error:
-            raise ValueError(
-                "space is asked for a trial's parameters again, with what that suggested and "
-                f"nothing else of it, which failed with {type(error).__name__}: {error}"
-            ) from error
 
 
 def _new_name(seed: int, storage) -> str:

@@ -17,8 +17,17 @@ from skmars.augmentation import Augmenter, choose_augmenter
 from skmars.nn import BLOCKS, SKIPS
 from skmars.outliers import OutlierRemover
 from skmars.segmenter import MarsSegmenter
+from skmars.tuning.naming import is_plain, kept_choices, value_of
 
-__all__ = ["DefaultSpace", "Space", "default_space", "find_steps", "suggest_params"]
+__all__ = [
+    "DefaultSpace",
+    "Space",
+    "check_choices",
+    "copy_with",
+    "default_space",
+    "find_steps",
+    "suggest_params",
+]
 
 
 Space = Mapping[str, BaseDistribution] | Callable[[BaseTrial], dict[str, Any]]
@@ -34,7 +43,9 @@ def suggest_params(trial: BaseTrial, space: Space) -> dict[str, Any]:
     space : dict of str to optuna distribution, or callable
         Names are those of `set_params`, so that `segment__learning_rate` reaches into a
         Pipeline. A callable gets the trial and returns a dict of parameters; it may ask for one
-        parameter only if another has a certain value.
+        parameter only if another has a certain value. A study keeps choices of a dict that are no
+        plain values, such as tuples and losses, by a text; those of a callable need names of its
+        own.
 
     Returns
     -------
@@ -71,8 +82,33 @@ def _suggest(trial: BaseTrial, name: str, how: BaseDistribution) -> Any:
     if isinstance(how, IntDistribution):
         return trial.suggest_int(name, how.low, how.high, step=how.step, log=how.log)
     if isinstance(how, CategoricalDistribution):
-        return trial.suggest_categorical(name, how.choices)
+        return value_of(how, trial.suggest_categorical(name, kept_choices(how.choices)))
     raise TypeError(f"the space's {name!r} must be an Optuna distribution, got {how!r}")
+
+
+def check_choices(trial: BaseTrial) -> None:
+    """Refuse choices that a study cannot keep, which the function of a space has asked for.
+
+    Raises
+    ------
+    ValueError
+        If one is not None, bool, int, float or str. A dict of distributions asks for none: there
+        the others go by a text.
+    """
+    for name, how in trial.distributions.items():
+        others = [choice for choice in getattr(how, "choices", ()) if not is_plain(choice)]
+        if others:
+            raise ValueError(
+                f"space asks for {name!r} with the choice {others[0]!r}, but a study can keep "
+                "None, bool, int, float and str only; give each choice a name, as in "
+                f'{{"small": (1, 2)}}[trial.suggest_categorical({name!r}, ["small"])]'
+            )
+
+
+def copy_with(estimator: BaseEstimator, params: Mapping[str, Any]) -> BaseEstimator:
+    """Clone an estimator and set parameters to copies: choices stay as they are in the space."""
+    copies = {name: clone(value, safe=False) for name, value in params.items()}
+    return clone(estimator).set_params(**copies)
 
 
 def default_space(

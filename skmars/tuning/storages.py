@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import filelock
 import sqlalchemy
@@ -64,7 +64,7 @@ class StorageGone(ConnectionError):
 
 
 def open_storage(
-    storage: StorageLike, *, n_workers: int = 1, patience: float = PATIENCE
+    storage: StorageLike, *, n_workers: int = 1, patience: float | None = None
 ) -> "PatientStorage":
     """Open what keeps a study, as searches do, for Optuna's own functions.
 
@@ -75,8 +75,9 @@ def open_storage(
         such as `postgresql+psycopg://user@host/name`.
     n_workers : int, default=1
         How many processes are going to use it.
-    patience : float, default=600
-        Seconds to wait for a storage that fails.
+    patience : float or None, default=None
+        Seconds to wait for a storage that fails. None is 600, or for a storage that was opened by
+        this function what was said then.
 
     Returns
     -------
@@ -102,15 +103,17 @@ def open_storage(
     2
     """
     if isinstance(storage, PatientStorage):
+        patience = storage.patience if patience is None else patience
         storage = storage.inner
     if isinstance(storage, str):
         _check_url(storage, n_workers)
         storage = _open_url(storage)
     if n_workers > 1:
         _check_for_workers(storage, n_workers)
-    return PatientStorage(get_storage(storage), patience)
+    return PatientStorage(get_storage(storage), PATIENCE if patience is None else patience)
 
 
+URLS = "journal:///path/to/study.log or postgresql+psycopg://user@host/name"
 NO_SQLITE = (
     "n_workers={} processes cannot share a SQLite file: it locks as a whole for each write, and "
     "trials fail when they wait too long for each other; use journal:///path/to/study.log on one "
@@ -122,11 +125,9 @@ def _check_url(url: str, n_workers: int) -> None:
     if n_workers > 1 and url.startswith("sqlite"):
         # Before a file is made.
         raise ValueError(NO_SQLITE.format(n_workers))
-    if not urlsplit(url).scheme:
-        raise ValueError(
-            f"storage must be a URL such as journal:///path/to/study.log or "
-            f"postgresql+psycopg://user@host/name, got {url!r}"
-        )
+    # Errors do not repeat what may hold a password.
+    if "://" not in url:
+        raise ValueError(f"storage must be a URL such as {URLS}, got one without ://")
 
 
 def _check_for_workers(storage: BaseStorage | None, n_workers: int) -> None:
@@ -145,9 +146,8 @@ def _check_for_workers(storage: BaseStorage | None, n_workers: int) -> None:
 
 
 def _open_url(url: str) -> BaseStorage:
-    scheme = urlsplit(url).scheme
+    scheme, _, path = url.partition("://")
     if scheme == "journal":
-        path = url.partition("://")[2]
         if not path.startswith("/"):
             raise ValueError(f"journal URLs have three slashes, journal:///path; got {url!r}")
         return JournalStorage(JournalFile(unquote(path)))
@@ -157,18 +157,31 @@ def _open_url(url: str) -> BaseStorage:
         reason = str(error.orig).strip().splitlines()[0]
         raise ConnectionError(f"cannot open the storage {scheme}: {reason}") from error
     except sqlalchemy.exc.ArgumentError as error:
-        raise ValueError(f"storage={url!r}: {error}") from error
+        raise ValueError(f"cannot open the storage {scheme}: {error}") from error
 
 
 def _open_database(url: str) -> RDBStorage:
     # A connection that the database has dropped meanwhile is noticed, and made anew.
     options = {"pool_pre_ping": True}
-    if sqlalchemy.make_url(url).get_backend_name() != "postgresql":
+    if _dialect_of(url) != "postgresql":
         return RDBStorage(url, engine_kwargs=options)
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     # Two that make the tables at the same time fail both.
     with _advisory_lock(engine):
         return RDBStorage(url, engine_kwargs=options)
+
+
+def _dialect_of(url: str) -> str:
+    try:
+        parsed = sqlalchemy.make_url(url)
+        parsed.get_dialect()
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        scheme = url.partition("://")[0]
+        raise ValueError(
+            f"storage must be a URL such as {URLS}, got one that begins with {scheme}:// and "
+            "cannot be read; in a password @ is %40, : is %3A"
+        ) from None
+    return parsed.get_backend_name()
 
 
 def patiently(

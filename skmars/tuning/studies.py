@@ -18,6 +18,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from sklearn.base import BaseEstimator
 
+from skmars.tuning.naming import name_of
 from skmars.tuning.sampling import SeededSampler
 from skmars.tuning.spaces import Space
 from skmars.tuning.storages import StorageLike, exclusively, open_storage
@@ -193,7 +194,7 @@ def _as_text(value: Any) -> str:
         value, bool | int | float | str | tuple | list | dict | np.generic | None
     ):
         return getattr(value, "__qualname__", type(value).__name__)
-    return repr(value)
+    return name_of(value)
 
 
 def fingerprint(X: np.ndarray, y: np.ndarray, folds, fit_params: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from skmars.tuning.storages import PatientStorage, StorageGone, exclusively
 
-__all__ = ["count_trials", "is_to_be_repeated", "mend", "work"]
+__all__ = ["count_trials", "is_hopeless", "is_to_be_repeated", "mend", "work"]
 
 # Seconds between signs of life, and after how many without one a trial is given up.
 HEARTBEAT = 15.0
@@ -74,7 +74,7 @@ def work(
                 trial = _claim(study, n_trials, me)
                 if trial is not None:
                     _run(study, trial, evaluate, is_stopped)
-            if is_exhausted() or (trial is not None and _is_hopeless(study)):
+            if is_exhausted() or (trial is not None and is_hopeless(study)):
                 return
             if trial is None:
                 if _is_over(study, n_trials):
@@ -195,7 +195,7 @@ def _is_over(study: Study, n_trials: int | None) -> bool:
     return n_trials is not None and count_trials(trials) >= n_trials and not running
 
 
-def _is_hopeless(study: Study) -> bool:
+def is_hopeless(study: Study) -> bool:
     """Whether many trials have failed and no other has ended: it is not their parameters."""
     ended = [
         trial.state

@@ -113,12 +113,14 @@ def main() -> None:
     stopped = threading.Event()
 
     def stop(number, frame):
-        # Training may take the exception for its own end, so that it has to be noted as well.
+        # Callbacks end a training by the same exception: only Ctrl-C is told from that.
         stopped.set()
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
     try:
+        # A shell lets its processes in the background ignore it, and these inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, stop)
         job = pickle.loads((folder / JOB).read_bytes())
         X = np.load(folder / IMAGES, mmap_mode="r")
