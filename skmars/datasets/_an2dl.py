@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.lib import format as npy_format
 from sklearn.utils import Bunch
 
 from skmars._files import replacing
@@ -87,17 +89,17 @@ def load_an2dl(
         images, target = _read_training_set(archive, path)
         if return_X_y:
             return images, target
-        test_images, test_target = _read_test_set(archive)
+        test_images, test_target = _read_test_set(archive, path)
         n_test = 0 if test_images is None else len(test_images)
         height, width = images.shape[1:]
-        names = _read_target_names(archive, target, test_target)
+        names = _read_target_names(archive, path, target, test_target)
         return Bunch(
             images=images,
             target=target,
-            groups=_read_groups(archive, "training_sol", images),
+            groups=_read_groups(archive, path, "training_sol", images),
             test_images=test_images,
             test_target=test_target,
-            test_groups=_read_groups(archive, "test_sol", test_images),
+            test_groups=_read_groups(archive, path, "test_sol", test_images),
             target_names=names,
             DESCR=_DESCR.format(
                 labels=_name_labels(names),
@@ -162,6 +164,83 @@ def save_submission(y_pred: np.ndarray, path: str | os.PathLike) -> None:
             file.write(f"{i},{','.join(text[mask.ravel()])}\n")
 
 
+def find_image_arrays(path: str | os.PathLike) -> list[str]:
+    """Names of the arrays with a value for each training image, which `write_subset` cuts.
+
+    They are not read, so that a file can be checked before hours of work.
+
+    Parameters
+    ----------
+    path : str or path-like
+        An npz file in the layout of the AN2DL challenge.
+
+    Returns
+    -------
+    keys : list of str
+        `training_set` and others of its length, but for the test set and the names of labels.
+
+    Raises
+    ------
+    ValueError
+        If the file is not an npz file, is damaged or lacks `training_set`, or one of the arrays
+        holds Python objects.
+    """
+    with _open_npz(path) as archive, zipfile.ZipFile(path) as members:
+        _check_training_set(archive, path)
+        headers = {
+            name.removesuffix(".npy"): _read_header(members, name) for name in members.namelist()
+        }
+    n_images = headers["training_set"][0][:1]
+    keys = []
+    for key, (shape, has_objects) in headers.items():
+        # The test set and the names of labels can happen to be of the same length.
+        is_other = key.startswith("test") or key == "target_names"
+        if is_other or not shape or shape[:1] != n_images:
+            continue
+        if has_objects:
+            raise ValueError(
+                f"{key!r} in {path} has a Python object for each image, which cannot be read "
+                "safely: save it as numbers, or as text with astype(str), or leave it out"
+            )
+        keys.append(key)
+    return keys
+
+
+def write_subset(source: str | os.PathLike, rows: np.ndarray, path: str | os.PathLike) -> None:
+    """Copy a data set with some of its training images, and all else as it is.
+
+    Parameters
+    ----------
+    source : str or path-like
+        An npz file in the layout of the AN2DL challenge.
+    rows : ndarray of shape (n_kept,)
+        Indices of the training images to keep.
+    path : str or path-like
+        The file to write.
+
+    Raises
+    ------
+    ValueError
+        As by `find_image_arrays`.
+    """
+    keys = find_image_arrays(source)
+    with (
+        _open_npz(source) as archive,
+        zipfile.ZipFile(source) as members,
+        replacing(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as subset,
+    ):
+        for name in members.namelist():
+            # The size is not known beforehand, and more than 2 GB need this format.
+            with subset.open(name, "w", force_zip64=True) as member:
+                if (key := name.removesuffix(".npy")) in keys:
+                    array = _read_array(archive, source, key)[rows]
+                    npy_format.write_array(member, array, allow_pickle=False)
+                else:
+                    with members.open(name) as stored:
+                        shutil.copyfileobj(stored, member)
+
+
 @contextlib.contextmanager
 def _open_npz(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
     if os.path.isdir(path):
@@ -181,12 +260,42 @@ def _open_npz(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
             raise ValueError(f"{path} is damaged: {error}") from error
 
 
+def _read_header(members: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool]:
+    """Shape of an array, and whether it holds Python objects; no shape for what is no array."""
+    with members.open(name) as file:
+        try:
+            version = npy_format.read_magic(file)
+        except ValueError:
+            return (), False
+        if version == (1, 0):
+            shape, _, dtype = npy_format.read_array_header_1_0(file)
+        else:
+            # Version 3 differs from 2 in the names of fields alone.
+            shape, _, dtype = npy_format.read_array_header_2_0(file)
+    return shape, dtype.hasobject
+
+
+def _read_array(archive: np.lib.npyio.NpzFile, path: str | os.PathLike, key: str) -> np.ndarray:
+    try:
+        return archive[key]
+    except ValueError as error:
+        # Not with the reason: numpy's is to load such a file unsafely.
+        raise ValueError(
+            f"{key!r} in {path} is not an array of numbers or text; if it holds Python objects, "
+            "as arrays from pandas do, save it as numbers, or as text with astype(str)"
+        ) from error
+
+
+def _check_training_set(archive: np.lib.npyio.NpzFile, path: str | os.PathLike) -> None:
+    if "training_set" not in archive:
+        raise ValueError(f"{path} has no key 'training_set', it has {sorted(archive)}")
+
+
 def _read_training_set(
     archive: np.lib.npyio.NpzFile, path: str | os.PathLike
 ) -> tuple[np.ndarray, np.ndarray]:
-    if "training_set" not in archive:
-        raise ValueError(f"{path} has no key 'training_set', it has {sorted(archive)}")
-    pairs = archive["training_set"]
+    _check_training_set(archive, path)
+    pairs = _read_array(archive, path, "training_set")
     if pairs.ndim != 4 or pairs.shape[1] != 2:
         raise ValueError(
             f"'training_set' must have the shape (n, 2, height, width), got {pairs.shape}"
@@ -195,16 +304,16 @@ def _read_training_set(
 
 
 def _read_test_set(
-    archive: np.lib.npyio.NpzFile,
+    archive: np.lib.npyio.NpzFile, path: str | os.PathLike
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     if "test_set" not in archive:
         return None, None
-    images = archive["test_set"]
+    images = _read_array(archive, path, "test_set")
     if images.ndim != 3:
         raise ValueError(f"'test_set' must have the shape (n, height, width), got {images.shape}")
     if "test_masks" not in archive:
         return _compact(images), None
-    masks = archive["test_masks"]
+    masks = _read_array(archive, path, "test_masks")
     if masks.shape != images.shape:
         raise ValueError(
             f"'test_masks' must have the shape of 'test_set', {images.shape}, got {masks.shape}"
@@ -213,24 +322,24 @@ def _read_test_set(
 
 
 def _read_groups(
-    archive: np.lib.npyio.NpzFile, key: str, images: np.ndarray | None
+    archive: np.lib.npyio.NpzFile, path: str | os.PathLike, key: str, images: np.ndarray | None
 ) -> np.ndarray | None:
     if key not in archive or images is None:
         return None
-    groups = archive[key]
+    groups = _read_array(archive, path, key)
     if groups.shape != (len(images),):
         raise ValueError(f"{key!r} must have the shape ({len(images)},), got {groups.shape}")
     return groups
 
 
 def _read_target_names(
-    archive: np.lib.npyio.NpzFile, *masks: np.ndarray | None
+    archive: np.lib.npyio.NpzFile, path: str | os.PathLike, *masks: np.ndarray | None
 ) -> list[str] | None:
     """Names of labels: those in the file, or AN2DL's if the masks can be its masks."""
     highest = max(int(part.max(initial=0)) for part in masks if part is not None)
     if "target_names" not in archive:
         return list(TARGET_NAMES) if highest < len(TARGET_NAMES) else None
-    names = archive["target_names"]
+    names = _read_array(archive, path, "target_names")
     if names.ndim != 1 or names.dtype.kind != "U" or len(names) <= highest:
         raise ValueError(
             f"'target_names' must be an array of names, one for each label from 0 to {highest}, "

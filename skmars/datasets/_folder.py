@@ -1,10 +1,13 @@
 """Images and masks from folders of files."""
 
+import contextlib
+import errno
 import os
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -18,6 +21,12 @@ _IMAGE_SUFFIXES = _MASK_SUFFIXES + _LOSSY_SUFFIXES
 _N_NAMED = 5
 # Grey levels of 2 or 4 bits, which are spread over 0 to 255, and those with zero for white.
 _CHANGED_GREYS = frozenset({"L;2", "L;4", "1;I", "L;I", "L;2I", "L;4I"})
+# 16-bit grey with alpha, of which Pillow keeps the upper bytes alone.
+_DEEP_GREY_ALPHA = "LA;16B"
+# The TIFF tag that tells signed numbers, by its value 2.
+_SAMPLE_FORMAT = 339
+# Threads that set and restore Pillow's limit by turns could leave it lifted.
+_limit_lock = threading.Lock()
 
 
 def load_image_folder(
@@ -35,12 +44,13 @@ def load_image_folder(
     Parameters
     ----------
     images : str or path-like
-        Folder of PNG, TIFF or JPEG files, grey or in colour. 16-bit grey images stay as they
-        are, 16-bit colour is read with 8 bits. An alpha channel is dropped, palettes are
+        Folder of PNG, TIFF or JPEG files of any size, grey or in colour. 16-bit grey images stay
+        as they are, 16-bit colour is read with 8 bits. An alpha channel is dropped, palettes are
         resolved to RGB, and images are turned as their EXIF orientation says.
     masks : str or path-like, default=None
         Folder of PNG or TIFF files: palette images, whose indices are the labels, or grey
-        images of 1, 8 or 16 bits, whose values are the labels. Turned like the images.
+        images of 1, 8 or 16 bits, whose values are the labels, below zero too if the file says
+        that they are signed. Turned like the images.
     group_pattern : str, default=None
         Regular expression that is searched for in the name of each image, without the suffix.
         What its first parentheses match, or all of it if it has none, is the group of the image:
@@ -55,8 +65,8 @@ def load_image_folder(
             The images in natural order of their names ("tile2" before "tile10"). A list of
             arrays if they differ in size. If some are in colour, grey ones become RGB.
         target : ndarray of shape (n, height, width) or None
-            The masks, unsigned integers; a list if the images differ in size; None without
-            `masks`.
+            The masks, unsigned integers, or int32 if a label is below zero or above 65535; a list
+            if the images differ in size; None without `masks`.
         filenames : list of str
             Paths of the images.
         groups : ndarray of shape (n,) or None
@@ -70,13 +80,18 @@ def load_image_folder(
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If there is no such folder, or a link in it leads to no file.
     ValueError
         If a folder holds no images, two files have the same name up to the suffix, a file has
         no partner or several pages, images differ in the type of their pixels, or a mask is a
         JPEG or colour image, stores labels in 2 or 4 bits or with zero for white, or differs
         from its image in size. If `group_pattern` is no regular expression, or finds nothing in
         a name.
+
+    Notes
+    -----
+    Pillow's limit on the pixels of an image, `PIL.Image.MAX_IMAGE_PIXELS`, is lifted while a file
+    is read, for all threads of the process: the files should be from people you trust.
 
     Examples
     --------
@@ -97,7 +112,7 @@ def load_image_folder(
     >>> data.groups.tolist()
     ['sol3', 'sol3', 'sol8']
     """
-    image_files = _list_files(Path(images))
+    image_files = list_image_files(Path(images))
     groups = None if group_pattern is None else _find_groups(image_files, group_pattern)
     pixels = _narrow([_read(path, _image_to_array) for path in image_files.values()])
     if any(image.ndim == 3 for image in pixels):
@@ -107,7 +122,7 @@ def load_image_folder(
     _check_same_type(pixels, image_files)
     labels = None
     if masks is not None:
-        mask_files = _list_files(Path(masks))
+        mask_files = list_image_files(Path(masks))
         _check_pairs(image_files, mask_files)
         labels = _narrow([_read_mask(mask_files[stem]) for stem in image_files])
         for stem, image, mask in zip(image_files, pixels, labels, strict=True):
@@ -130,13 +145,42 @@ def load_image_folder(
     )
 
 
-def _list_files(folder: Path) -> dict[str, Path]:
+def read_images(files: dict[str, Path]) -> Iterator[np.ndarray]:
+    """Read images as `load_image_folder` does, but one at a time.
+
+    Parameters
+    ----------
+    files : dict of str to Path
+        What `list_image_files` has found.
+
+    Yields
+    ------
+    image : ndarray of shape (height, width) or (height, width, 3)
+        All grey, or all in colour, and of one type.
+
+    Raises
+    ------
+    ValueError
+        Before the first one, if an image cannot be read, or they differ in type.
+    """
+    # Each is read for its kind first: one in colour makes all RGB.
+    corners = _narrow([_read(path, _image_to_array)[:1, :1].copy() for path in files.values()])
+    _check_same_type(corners, files)
+    in_colour = any(corner.ndim == 3 for corner in corners)
+    for path in files.values():
+        (image,) = _narrow([_read(path, _image_to_array)])
+        yield _as_rgb(image, path) if in_colour else image
+
+
+def list_image_files(folder: Path) -> dict[str, Path]:
     """Paths of the images in a folder by their stem, in natural order."""
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: _natural_key(path.stem)):
-        is_image = path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file()
+        is_image = path.suffix.lower() in _IMAGE_SUFFIXES and not path.is_dir()
         if not is_image or path.name.startswith("."):
             continue
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "link to a file that is missing", str(path))
         if path.stem in files:
             raise ValueError(f"{files[path.stem]} and {path} have the same name up to the suffix")
         files[path.stem] = path
@@ -183,11 +227,24 @@ def _check_pairs(image_files: dict[str, Path], mask_files: dict[str, Path]) -> N
         raise ValueError("; ".join(problems))
 
 
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Lift Pillow's limit on the pixels of an image, which is meant for files from strangers."""
+    from PIL import Image
+
+    with _limit_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def _read(path: Path, convert: Callable[["Image.Image", Path], np.ndarray]) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with _any_size(), Image.open(path) as image:
             if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
                 raise ValueError(f"{path} has several pages; save each as a file of its own")
             return convert(image, path)
@@ -195,7 +252,7 @@ def _read(path: Path, convert: Callable[["Image.Image", Path], np.ndarray]) -> n
         raise
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"{path} is not an image that can be read") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError) as error:
         # Pillow does not say in which file.
         raise ValueError(f"{path} cannot be read: {error}") from error
 
@@ -208,6 +265,10 @@ def _upright(image: "Image.Image") -> "Image.Image":
 
 
 def _image_to_array(image: "Image.Image", path: Path) -> np.ndarray:
+    if _stored_as(image) == _DEEP_GREY_ALPHA:
+        return _deep_grey(image)
+    if _is_signed_byte(image):
+        return np.array(_upright(image)).view(np.int8)
     image = _upright(image)
     if image.mode == "LA":
         return np.array(image.convert("L"))
@@ -217,6 +278,8 @@ def _image_to_array(image: "Image.Image", path: Path) -> np.ndarray:
 
 
 def _mask_to_array(image: "Image.Image", path: Path) -> np.ndarray:
+    if _is_signed_byte(image):
+        return np.array(_upright(image)).view(np.int8)
     if image.mode in ("1", "L", "P"):
         # An R at the end says that the bits of a byte are in reverse.
         if (stored := _stored_as(image)).removesuffix("R") in _CHANGED_GREYS:
@@ -241,12 +304,25 @@ def _stored_as(image: "Image.Image") -> str:
     return str(stored[0]) if isinstance(stored, tuple) and stored else str(stored)
 
 
+def _deep_grey(image: Any) -> np.ndarray:
+    """Grey levels of a 16-bit PNG image with alpha."""
+    # Pillow has no mode for it. Read as four bytes: two of the grey level, then two of alpha.
+    image.tile = [(*tile[:3], "RGBA") for tile in image.tile]
+    return np.array(_upright(image)).view(">u2")[..., 0].astype(np.uint16)
+
+
+def _is_signed_byte(image: "Image.Image") -> bool:
+    """Whether a TIFF image holds signed bytes, which Pillow opens as unsigned ones."""
+    return image.mode == "L" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT) == (2,)
+
+
 def _narrow(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Bring integers of more than 8 bits into 16, if all of them fit.
+    """Bring integers that are signed or of more than 8 bits into 16 unsigned ones, if all fit.
 
     Pillow opens 16-bit PNG files as 32 bits in older versions, or big-endian.
     """
-    wide = [array.dtype.kind in "iu" and array.dtype.itemsize > 1 for array in arrays]
+    # Signed bytes are among them: int8 does not hold what the bytes of other files may.
+    wide = [array.dtype.kind in "iu" and array.dtype != np.uint8 for array in arrays]
     fits = all(
         array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max
         for array, is_wide in zip(arrays, wide, strict=True)
