@@ -102,11 +102,24 @@ class TestReliability:
         curve = reliability_curve(*cut, labels=LABELS, ignore_label=IGNORED)
         assert curve.n_pixels.sum() == sum((mask != IGNORED).sum() for mask in cut[0])
 
+    def test_empty_masks_count_for_nothing(self, scored):
+        y, p = scored
+        how = {"labels": LABELS, "ignore_label": IGNORED}
+        curve = reliability_curve([y[0][:0], y[1]], [p[0][:, :0], p[1]], **how)
+        np.testing.assert_array_equal(curve, reliability_curve(y[1:2], p[1:2], **how))
+        with pytest.raises(ValueError, match="no pixel is labelled"):
+            reliability_curve([y[0][:0]], [p[0][:, :0]], **how)
+
+    def test_a_label_to_ignore_has_to_be_named(self, scored):
+        with pytest.raises(ValueError, match=r"y_true has labels \[255\]"):
+            expected_calibration_error(*scored, labels=LABELS)
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"labels": [3, 7]}, "must be"),
             ({"labels": [3, 3, 7]}, "repeat"),
+            ({"labels": [3, 7, 8]}, r"y_true has labels \[9\] that are not among"),
             ({"n_bins": 0}, "n_bins"),
             ({"probabilities": np.full((6, 3, 9, 11), 1.5)}, r"in \[0, 1\]"),
             ({"probabilities": np.full((6, 3, 9, 11), np.nan)}, r"in \[0, 1\]"),
@@ -121,14 +134,17 @@ class TestReliability:
 
 
 class TestSparsification:
-    def test_is_the_error_of_the_surest_pixels(self, scored):
+    @pytest.mark.parametrize("n_levels", [10_000, 4])
+    def test_is_the_error_of_the_surest_pixels(self, scored, n_levels):
         y, p = scored
         rng = np.random.default_rng(1)
-        uncertainty = rng.permutation(y.size).reshape(y.shape)
+        uncertainty = rng.permutation(y.size).reshape(y.shape) % n_levels
         predicted = LABELS[p.argmax(1)]
         kept = y != IGNORED
-        order = np.argsort(uncertainty[kept])
-        wrong = (predicted != y)[kept][order]
+        levels, wrong = uncertainty[kept], (predicted != y)[kept].astype(float)
+        for level in np.unique(levels):
+            wrong[levels == level] = wrong[levels == level].mean()
+        wrong = wrong[np.argsort(levels)]
         curve = sparsification_curve(y, predicted, uncertainty, ignore_label=IGNORED, n_points=5)
         for removed, error, best in zip(*curve, strict=True):
             n_left = (1 - removed) * len(wrong)
@@ -168,6 +184,7 @@ class TestSparsification:
             ({"y_pred": np.zeros((5, 9, 11), int)}, "5 images"),
             ({"n_points": 1}, "n_points"),
             ({"ignore_label": 0}, "no pixel is labelled"),
+            ({"y_true": [], "y_pred": [], "uncertainty": []}, "no pixel is labelled"),
         ],
     )
     def test_says_what_is_wrong(self, change, message):

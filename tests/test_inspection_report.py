@@ -22,7 +22,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skmars import Ensemble, MarsSegmenter
+from skmars import Ensemble, MarsSegmenter, OutlierRemover
 from skmars.inspection import (
     AttentionDisplay,
     ConfusionDisplay,
@@ -30,10 +30,12 @@ from skmars.inspection import (
     LearningCurveDisplay,
     MaskDisplay,
     ReliabilityDisplay,
+    SparsificationDisplay,
     UncertaintyDisplay,
     write_report,
 )
 from skmars.metrics import expected_calibration_error, iou_per_class, mean_iou_score
+from skmars.pipeline import SegmentationPipeline
 
 NAMES = ["background", "soil <fine>", "bedrock", "sand", "big rock"]
 
@@ -48,6 +50,19 @@ def fitted(terrain):
 @pytest.fixture(scope="module")
 def ensemble(fitted, terrain):
     return Ensemble(fitted, n_members=2, random_state=0).fit(*terrain)
+
+
+class Unsure(GreyLevels):
+    """Labels pixels with the first class unless it is sure of another."""
+
+    def predict_proba(self, X):
+        pixels = self._pixels(X)
+        p = self.colours_.predict_proba(pixels.reshape(-1, self.n_channels_in_))
+        return np.moveaxis(p.reshape(*pixels.shape[:3], -1), -1, 1)
+
+    def predict(self, X):
+        p = self.predict_proba(X)
+        return self.classes_[np.where(p.max(axis=1) > 0.9, p.argmax(axis=1), 0)]
 
 
 class Page(HTMLParser):
@@ -133,6 +148,22 @@ class TestHeatMaps:
         finally:
             for gate, bias in zip(gates, before, strict=True):
                 gate.score.bias.data = bias
+
+    def test_attention_in_a_pipeline_is_that_of_what_the_net_gets(self, fitted, terrain):
+        X = terrain[0][:3]
+        inner = SegmentationPipeline(
+            [
+                ("outliers", OutlierRemover()),
+                ("as it is", "passthrough"),
+                ("upside down", FunctionTransformer(np.flip, kw_args={"axis": 1})),
+                ("segment", fitted),
+            ]
+        )
+        pipeline = make_pipeline(FunctionTransformer(np.invert), inner)
+        display = AttentionDisplay.from_estimator(pipeline, X)
+        expected = AttentionDisplay.from_estimator(fitted, np.invert(X)[:, ::-1])
+        np.testing.assert_array_equal(display.maps["level 1"], expected.maps["level 1"])
+        assert display.images is X
 
     def test_attention_of_images_of_any_kind(self, fitted, terrain):
         X = terrain[0]
@@ -298,6 +329,28 @@ class TestReport:
         assert len(page.pictures) == len(page.headings) - 3 == 4
         assert page.table()["mean IoU"] == f"{ensemble.score(X, y):.3f}"
 
+    @pytest.mark.parametrize("kind", ["fitted", "ensemble"])
+    def test_predicts_probabilities_alone(self, kind, request, terrain, tmp_path, monkeypatch):
+        X, y = terrain
+        estimator = request.getfixturevalue(kind)
+        score = estimator.score(X, y)
+        monkeypatch.delattr(type(estimator), "predict")
+        write_report(tmp_path / "report.html", estimator, X, y)
+        assert Page(tmp_path / "report.html").table()["mean IoU"] == f"{score:.3f}"
+        SparsificationDisplay.from_estimator(estimator, X, y)
+
+    def test_masks_are_those_of_predict_whatever_is_most_probable(self, terrain, tmp_path):
+        X, y = terrain
+        estimator = Unsure().fit(X, y)
+        right = np.mean(estimator.predict(X) == y)
+        most_probable = estimator.classes_[estimator.predict_proba(X).argmax(axis=1)]
+        assert right != np.mean(most_probable == y)
+        write_report(tmp_path / "report.html", estimator, X, y)
+        table = Page(tmp_path / "report.html").table()
+        assert table["pixel accuracy"] == f"{right:.3f}"
+        display = SparsificationDisplay.from_estimator(estimator, X, y)
+        assert display.errors["entropy"][0] == pytest.approx(1 - right)
+
     def test_of_images_of_different_sizes(self, fitted, terrain, tmp_path):
         X, y = terrain
         images, masks = [X[0], X[1][:20]], [y[0], y[1][:20]]
@@ -330,7 +383,7 @@ class TestReport:
         assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("display", [ConfusionDisplay, ReliabilityDisplay])
+@pytest.mark.parametrize("display", [ConfusionDisplay, ReliabilityDisplay, SparsificationDisplay])
 def test_labels_that_the_segmenter_does_not_know(display, fitted, terrain):
     X, y = terrain
     with pytest.raises(ValueError, match=r"\[9\] that are not among the classes"):

@@ -1,6 +1,7 @@
 """Images beside what a segmenter is unsure of, and what its attention gates let through."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,10 +9,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmars._fitted import fitted_part
 from skmars.batches import channels_first
+from skmars.ensemble import Ensemble
 from skmars.inspection._figures import make_panels, require_matplotlib
 from skmars.inspection._pictures import as_rgb
 from skmars.metrics import predictive_entropy
 from skmars.nn import AttentionGate
+from skmars.segmenter import MarsSegmenter
 
 IMAGES_AT_ONCE = 16
 
@@ -208,7 +211,8 @@ class AttentionDisplay(HeatMapDisplay):
         Parameters
         ----------
         estimator : MarsSegmenter, or a Pipeline or a search with one
-            Fitted, with `attention=True`.
+            Fitted, with `attention=True`. The gates are shown for images that transformers of a
+            Pipeline have changed, as in its `predict`.
         X : array-like of shape (n, H, W) or (n, H, W, C)
             Images.
         ax : matplotlib Axes or array of Axes, default=None
@@ -231,6 +235,19 @@ class AttentionDisplay(HeatMapDisplay):
         return cls(X, attention_maps(estimator, X)).plot(ax=ax, **kwargs)
 
 
+def predicted_masks(estimator, X, probabilities) -> Any:
+    """Masks as `predict` gives them, without another prediction where probabilities have them.
+
+    They do if the labels are certainly those of the highest probabilities: other estimators may
+    decide differently, and without the mirror image a segmenter compares logits, some of which
+    differ where probabilities are equal.
+    """
+    certain = type(estimator) is Ensemble or (type(estimator) is MarsSegmenter and estimator.tta)
+    if not certain:
+        return estimator.predict(X)
+    return [estimator.classes_[values.argmax(axis=0)] for values in probabilities]
+
+
 def uncertainty_maps(estimator, X, probabilities) -> dict[str, list[np.ndarray]]:
     """Kinds of uncertainty by name: that of probabilities, and what else an estimator can tell."""
     maps = {"entropy": _entropies(probabilities)}
@@ -249,10 +266,12 @@ def attention_maps(estimator, X) -> dict[str, list[np.ndarray]]:
     segmenter = fitted_part(estimator, "net_")
     if segmenter is None:
         raise TypeError(f"{type(estimator).__name__} has no net to look into")
+    segmenter._place_net()
     module = segmenter.net_.module_.eval()
     gates = [part for part in module.modules() if isinstance(part, AttentionGate)]
     if not gates:
         raise ValueError("the net has no attention gates: it was made with attention=False")
+    images = segmenter._checked(_as_the_net_gets_them(estimator, X))
     found: dict[AttentionGate, list[np.ndarray]] = {gate: [] for gate in gates}
 
     def note(gate, inputs, keywords, output):
@@ -261,13 +280,24 @@ def attention_maps(estimator, X) -> dict[str, list[np.ndarray]]:
     hooks = [gate.register_forward_hook(note, with_kwargs=True) for gate in gates]
     try:
         with torch.inference_mode():
-            for batch in _batches(segmenter._checked(X)):
+            for batch in _batches(images):
                 segmenter.net_.infer(channels_first(np.ascontiguousarray(batch)))
     finally:
         for hook in hooks:
             hook.remove()
     # The decoder goes from the coarsest level to the finest.
     return {f"level {k}": found[gate] for k, gate in enumerate(reversed(gates), start=1)}
+
+
+def _as_the_net_gets_them(estimator, X) -> Any:
+    """Images as the transformers of all Pipelines in front of the net leave them."""
+    while (pipeline := fitted_part(estimator, "steps")) is not None:
+        *steps, (_, estimator) = pipeline.steps
+        for _, step in steps:
+            # Samplers and "passthrough" have none: prediction skips them.
+            if hasattr(step, "transform"):
+                X = step.transform(X)
+    return X
 
 
 def _batches(images: np.ndarray | list[np.ndarray]) -> Iterator[np.ndarray]:

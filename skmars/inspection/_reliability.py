@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from skmars._fitted import fitted_attribute, known_labels
+from skmars._fitted import known_labels
 from skmars.inspection._figures import make_panels, require_matplotlib, tidy
-from skmars.inspection._heat_maps import uncertainty_maps
+from skmars.inspection._heat_maps import predicted_masks, uncertainty_maps
 from skmars.metrics.reliability import reliability_curve, sparsification_curve
 
 BAR_COLOR, BEST_COLOR = "#2f8f8b", "#56607a"
@@ -222,13 +222,20 @@ class SparsificationDisplay:
         Returns
         -------
         display : SparsificationDisplay
+
+        Raises
+        ------
+        ValueError
+            If masks have labels that the estimator does not know.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
+        _, ignore_label = known_labels(estimator, y)
+        probabilities = estimator.predict_proba(X)
         return cls.from_predictions(
             y,
-            estimator.predict(X),
-            uncertainty_maps(estimator, X, estimator.predict_proba(X)),
-            ignore_label=fitted_attribute(estimator, "ignore_label"),
+            predicted_masks(estimator, X, probabilities),
+            uncertainty_maps(estimator, X, probabilities),
+            ignore_label=ignore_label,
             ax=ax,
         )
 

@@ -19,7 +19,7 @@ from skmars._fitted import changed_parameters, fitted_attribute, known_labels
 from skmars.inspection._confusion import ConfusionDisplay
 from skmars.inspection._curves import LearningCurveDisplay
 from skmars.inspection._figures import require_matplotlib
-from skmars.inspection._heat_maps import uncertainty_maps
+from skmars.inspection._heat_maps import predicted_masks, uncertainty_maps
 from skmars.inspection._masks import MaskDisplay
 from skmars.inspection._reliability import ReliabilityDisplay, SparsificationDisplay
 from skmars.inspection._tables import class_names
@@ -78,7 +78,8 @@ def write_report(
 
     Notes
     -----
-    The probabilities of all images are in memory at once: 4 bytes for each pixel and class.
+    The probabilities of all images are in memory at once, 4 bytes for each pixel and class, beside
+    some 20 bytes for each pixel: its label, its uncertainty, and copies of that to be sorted.
 
     Examples
     --------
@@ -99,11 +100,13 @@ def write_report(
         raise FileNotFoundError(f"there is no folder {Path(path).parent} for the report")
     labels, ignored = known_labels(estimator, y)
     names = class_names(labels, target_names)
-    predicted = estimator.predict(X)
+    probabilities = estimator.predict_proba(X) if hasattr(estimator, "predict_proba") else None
+    predicted = predicted_masks(estimator, X, probabilities)
     counts = count_with_others(pair_masks(y, predicted, None), labels, ignored)[1]
     figures = dict(_learning_and_errors(estimator, counts[:-1], names))
-    if hasattr(estimator, "predict_proba"):
-        figures |= dict(_confidence(estimator, X, y, predicted, labels, ignored))
+    if probabilities is not None:
+        uncertainty = uncertainty_maps(estimator, X, probabilities)
+        figures |= dict(_confidence(y, predicted, probabilities, uncertainty, labels, ignored))
     shown = _spread(y, predicted, ignored, n_images)
     figures["Masks, from the most errors to the fewest"] = MaskDisplay.from_predictions(
         [X[k] for k in shown],
@@ -161,14 +164,14 @@ def _learning_and_errors(estimator, counts, names) -> Iterator[tuple[str, Any]]:
     yield "Confusion matrix", ConfusionDisplay(counts, names).plot().figure_
 
 
-def _confidence(estimator, X, y, predicted, labels, ignored) -> Iterator[tuple[str, Any]]:
-    """Titles and figures of what the estimator's probabilities are worth."""
-    probabilities = estimator.predict_proba(X)
+def _confidence(
+    y, predicted, probabilities, uncertainty, labels, ignored
+) -> Iterator[tuple[str, Any]]:
+    """Titles and figures of what probabilities and their uncertainty are worth."""
     reliability = ReliabilityDisplay.from_predictions(
         y, probabilities, labels=labels, ignore_label=ignored
     )
     yield "Can probabilities be relied on?", reliability.figure_
-    uncertainty = uncertainty_maps(estimator, X, probabilities)
     sparse = SparsificationDisplay.from_predictions(
         y, predicted, uncertainty, ignore_label=ignored
     )

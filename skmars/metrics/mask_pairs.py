@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MaskPairs", "check_label_list", "count_with_others", "pair_masks", "stack_masks"]
+__all__ = [
+    "MaskPairs",
+    "check_label_list",
+    "count_with_others",
+    "pair_masks",
+    "regroup",
+    "stack_masks",
+]
 
 # Pixels converted to int64 at a time; they stay in the processor's cache.
 CHUNK = 2**17
@@ -59,6 +66,8 @@ def pair_masks(y_true: Any, y_pred: Any, sample_weight: Any) -> MaskPairs:
     if sample_weight is None:
         return MaskPairs(true, pred, None)
 
+    if any(np.ma.is_masked(weight) for weight in sample_weight):
+        raise TypeError("sample_weight has masked pixels: fill them with 0 to leave them out")
     weights = [np.asarray(weight) for weight in sample_weight]
     if len(weights) != len(true):
         raise ValueError(f"sample_weight is of length {len(weights)}, y_true of {len(true)}")
@@ -129,12 +138,16 @@ def count_with_others(
     if labels is None:
         in_use = np.flatnonzero(seen[:-1].any(axis=1) | seen[:, :-1].any(axis=0))
         classes = known[np.setdiff1d(in_use, row)]
+    return classes, regroup(known, counts, classes)
 
-    position = np.full(len(known) + 1, len(classes))
-    position[np.searchsorted(known, classes)] = np.arange(len(classes))
-    matrix = np.zeros((len(classes) + 1, len(classes) + 1), dtype=counts.dtype)
-    np.add.at(matrix, (position[:, np.newaxis], position), counts)
-    return classes, matrix
+
+def regroup(found: NDArray[np.int64], counts: NDArray[Any], labels: Any) -> NDArray[Any]:
+    """Return a confusion matrix of found labels and others as one of labels and others."""
+    place = {label: i for i, label in enumerate(np.asarray(labels).tolist())}
+    places = np.array([place.get(label, len(place)) for label in [*found.tolist(), None]])
+    matrix = np.zeros((len(place) + 1, len(place) + 1), dtype=counts.dtype)
+    np.add.at(matrix, (places[:, np.newaxis], places), counts)
+    return matrix
 
 
 def _find_labels(pairs: MaskPairs) -> NDArray[np.int64]:

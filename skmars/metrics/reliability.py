@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skmars._validation import check_labels
 from skmars.metrics.mask_pairs import check_label_list, stack_masks
 
 __all__ = [
@@ -84,8 +85,8 @@ def reliability_curve(
     Raises
     ------
     ValueError
-        If shapes do not fit each other, probabilities are outside of [0, 1], or no pixel is
-        labelled.
+        If shapes do not fit each other, probabilities are outside of [0, 1], a true label is
+        neither one of `labels` nor ignored, or no pixel is labelled.
 
     References
     ----------
@@ -104,6 +105,9 @@ def reliability_curve(
     classes = check_label_list(labels, ignore_label)
     sums = np.zeros((3, n_bins))
     for mask, scores in _pairs(y_true, probabilities, (len(classes),)):
+        if not mask.size:
+            continue
+        check_labels(mask[np.newaxis], classes, ignore_label, name="y_true")
         if not (scores.min() >= 0 and scores.max() <= 1 + 1e-5):
             raise ValueError("probabilities must be in [0, 1]")
         confidence = scores.max(axis=0).astype(np.float64)
@@ -243,22 +247,23 @@ def sparsification_curve(
     """
     if n_points < 2:
         raise ValueError(f"n_points must be at least 2; got {n_points}")
-    wrong_parts, level_parts = [], []
+    all_parts, wrong_parts = [], []
     for (mask, predicted), (_, levels) in zip(
         _pairs(y_true, y_pred, ()), _pairs(y_true, uncertainty, ()), strict=True
     ):
         kept = _labelled(mask, ignore_label)
-        wrong_parts.append((mask != predicted)[kept])
-        level_parts.append(levels[kept])
-    wrong, levels = np.concatenate(wrong_parts), np.concatenate(level_parts)
-    if not len(wrong):
+        all_parts.append(levels[kept])
+        wrong_parts.append(levels[kept & (mask != predicted)])
+    if not any(map(len, all_parts)):
         raise ValueError("no pixel is labelled")
-    if np.isnan(levels).any():
+    of_all, of_wrong = _sorted(all_parts), _sorted(wrong_parts)
+    # What is NaN is sorted to the end.
+    if np.isnan(of_all[-1]):
         raise ValueError("uncertainty must not be NaN")
     removed = np.arange(n_points) / n_points
-    left = len(wrong) - removed * len(wrong)
-    errors = _errors_of_the_surest(wrong, levels, left) / left
-    best = np.maximum(wrong.sum() - removed * len(wrong), 0) / left
+    left = len(of_all) - removed * len(of_all)
+    errors = _errors_of_the_surest(of_wrong, of_all, left) / left
+    best = np.maximum(len(of_wrong) - removed * len(of_all), 0) / left
     return SparsificationCurve(removed, errors, best)
 
 
@@ -307,13 +312,27 @@ def sparsification_error(
     return curve.area
 
 
-def _errors_of_the_surest(wrong: NDArray, levels: NDArray, counts: NDArray) -> NDArray:
-    """Errors among the least uncertain pixels, as many as `counts` says."""
-    levels, level_of = np.unique(levels, return_inverse=True)
-    pixels = np.cumsum(np.bincount(level_of, minlength=len(levels)))
-    errors = np.cumsum(np.bincount(level_of, wrong, minlength=len(levels)))
+def _sorted(parts: list[NDArray]) -> NDArray:
+    values = np.concatenate(parts)
+    values.sort()
+    return values
+
+
+def _errors_of_the_surest(of_wrong: NDArray, of_all: NDArray, counts: NDArray) -> NDArray:
+    """Errors among the least uncertain pixels, as many as `counts` says.
+
+    The uncertainties of the wrong pixels and of all are sorted.
+    """
+    levels = of_all[np.ceil(counts).astype(int) - 1]
+    below, up_to = _ranks(of_all, levels)
+    wrong_below, wrong_up_to = _ranks(of_wrong, levels)
     # Within a level the errors are spread evenly: a straight line.
-    return np.interp(counts, np.append(0, pixels), np.append(0, errors))
+    return wrong_below + (counts - below) / (up_to - below) * (wrong_up_to - wrong_below)
+
+
+def _ranks(values: NDArray, levels: NDArray) -> tuple[NDArray, NDArray]:
+    """How many of sorted values are below each level, and how many are not above it."""
+    return np.searchsorted(values, levels, "left"), np.searchsorted(values, levels, "right")
 
 
 def _labelled(mask: NDArray, ignore_label: int | None) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from skmars.metrics.averages import (
 )
 from skmars.metrics.boundary_f1 import boundary_f1_score, check_tolerance
 from skmars.metrics.confusion import iou_from_counts
-from skmars.metrics.mask_pairs import check_label_list, count_with_others, pair_masks
+from skmars.metrics.mask_pairs import check_label_list, count_with_others, pair_masks, regroup
 
 __all__ = [
     "SegmentationScorer",
@@ -47,11 +47,7 @@ class _Case(NamedTuple):
 
     def counts_of(self, labels: Sequence | NDArray) -> NDArray[Any]:
         """Counts with rows and columns in the order of labels, and a last one for all others."""
-        place = {label: i for i, label in enumerate(np.asarray(labels).tolist())}
-        places = np.array([place.get(label, len(place)) for label in [*self.found.tolist(), None]])
-        counts = np.zeros((len(place) + 1, len(place) + 1), dtype=self.counts.dtype)
-        np.add.at(counts, (places[:, np.newaxis], places), self.counts)
-        return counts
+        return regroup(self.found, self.counts, labels)
 
 
 def _mean_iou(case: _Case) -> float:
