@@ -25,6 +25,37 @@ class BaseSegmenter(ImageInputMixin, BaseEstimator):
     n_channels_in_: int
     predict: Callable[..., Any]
 
+    def set_params(self, **params):
+        """Set parameters, also of an object that is one, such as `augmentation__brightness`.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by their names.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        ValueError
+            If there is no parameter of a name; or if it is one of a parameter that is no object
+            with parameters of its own, such as `augmentation="auto"`.
+        """
+        # Some may be set together with the objects that they belong to.
+        values = {**self.get_params(deep=False), **params}
+        for name in params:
+            owner, nested, _ = name.partition("__")
+            if nested and owner in values and not hasattr(values[owner], "set_params"):
+                way_out = f"{name} cannot be set"
+                if owner == "augmentation":
+                    way_out = "set augmentation=Augmenter(...) first"
+                raise ValueError(
+                    f"{owner}={values[owner]!r} has no parameters of its own: {way_out}"
+                )
+        return super().set_params(**params)
+
     def score(self, X, y, sample_weight=None) -> float:
         """Mean IoU over the classes, from one confusion matrix of all images.
 

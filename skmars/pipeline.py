@@ -25,9 +25,10 @@ class SegmentationPipeline(Pipeline):
     y in imbalanced-learn's own Pipeline, so that `sample_weight` and `groups` no longer fit the
     images that are left. Here each later step gets those of its images. If a step adds copies,
     a segmenter that takes `groups` gets the originals as groups, unless it is given others:
-    otherwise it would validate on copies of what it is trained on. Copies made with CutMix or
-    pasted classes still show parts of other images: give such an `Augmenter` to the segmenter,
-    which mixes training images only.
+    otherwise it would validate on copies of what it is trained on. With metadata routing, a
+    segmenter within a further Pipeline or a search has to request or refuse them. Copies made
+    with CutMix or pasted classes still show parts of other images: give such an `Augmenter` to
+    the segmenter, which mixes training images only.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ class SegmentationPipeline(Pipeline):
             tell which images it keeps; and as the steps.
         """
         for name, value in params.items():
-            per_image = name.rpartition("__")[2] in PER_IMAGE and value is not None
+            per_image = _is_per_image(name) and value is not None
             if per_image and len(value) != len(X):
                 # What is cut to the images that a sampler leaves would fit in any case.
                 raise ValueError(f"got {len(value)} {name} for {len(X)} images")
@@ -89,16 +90,17 @@ class SegmentationPipeline(Pipeline):
             step_idx=step_idx, step_params=step_params, all_params=all_params
         )
         given = any(
-            name in PER_IMAGE and value is not None
+            _is_per_image(name) and value is not None
             for params in step_params.values()
             for name, value in params.items()
         )
         rows = self._rows_before(step_idx, needed=given)
         if rows is None:
             return step_params
+        # A masked array keeps its mask, so that it is refused.
         cut = {
             method: {
-                name: np.asarray(value)[rows] if name in PER_IMAGE else value
+                name: np.asanyarray(value)[rows] if _is_per_image(name) else value
                 for name, value in params.items()
                 if value is not None
             }
@@ -106,8 +108,9 @@ class SegmentationPipeline(Pipeline):
         }
         is_last = step_idx == len(self.steps) - 1
         has_copies = len(np.unique(rows)) < len(rows)
-        if is_last and has_copies and _takes_groups(self.steps[-1][1]):
-            cut["fit"].setdefault("groups", rows)
+        if is_last and has_copies:
+            for name, groups in _groups_by_name(self.steps[-1][1], rows).items():
+                cut["fit"].setdefault(name, groups)
         return cut
 
     def _rows_before(self, step_idx: int, *, needed: bool) -> np.ndarray | None:
@@ -128,8 +131,16 @@ class SegmentationPipeline(Pipeline):
         return rows
 
 
-def _takes_groups(estimator) -> bool:
-    return has_fit_parameter(estimator, "groups") or _is_search(estimator)
+def _is_per_image(name: str) -> bool:
+    # Behind the first step's name, that of a step within it may follow.
+    return name.rpartition("__")[2] in PER_IMAGE
+
+
+def _groups_by_name(estimator, groups: np.ndarray) -> dict[str, Any]:
+    if has_fit_parameter(estimator, "groups"):
+        # What is called directly needs no request, even if scikit-learn routes metadata.
+        return {"groups": groups}
+    return fit_arguments(estimator, groups=groups)
 
 
 def _is_search(estimator) -> bool:

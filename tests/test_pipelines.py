@@ -4,6 +4,7 @@ from imblearn.pipeline import Pipeline as SamplingPipeline
 from joblib import Memory
 from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import (
     GridSearchCV,
@@ -81,6 +82,10 @@ def assert_finite_scores(search):
 
 def half(X):
     return X // 2
+
+
+def within_pipeline(segment):
+    return Pipeline([("half", FunctionTransformer(half)), ("segment", segment)])
 
 
 class FirstHalf(BaseEstimator):
@@ -273,12 +278,72 @@ def test_weights_and_groups_follow_their_images_through_samplers(planted, routin
     np.testing.assert_array_equal(Watcher.seen[0]["groups"], groups[rows])
 
 
+@pytest.mark.parametrize("searched", [False, True])
+def test_weights_follow_their_images_into_a_further_pipeline(planted, searched):
+    X, y, kinds = planted
+    weight = np.arange(1.0, len(X) + 1)
+    segment = within_pipeline(Watcher())
+    name = "segment__segment__sample_weight"
+    if searched:
+        segment = GridSearchCV(segment, {"segment__shift": [0]}, cv=2, error_score="raise")
+    pipeline = make_pipeline(outliers=OutlierRemover(method="repeated_mask"), segment=segment)
+    pipeline.fit(X, y, **{name: weight})
+    # A search trains once more, on all images, at its end.
+    given = Watcher.seen[-1]
+    np.testing.assert_array_equal(given["X"], half(X[kinds == ""]))
+    np.testing.assert_array_equal(given["sample_weight"], weight[kinds == ""])
+    with pytest.raises(ValueError, match=f"20 {name} for 30 images"):
+        pipeline.fit(X, y, **{name: weight[:20]})
+
+
+def test_weights_of_a_further_pipeline_need_to_know_their_images(planted):
+    X, y, _ = planted
+    pipeline = make_pipeline(outliers=FirstHalf(), segment=within_pipeline(Watcher()))
+    with pytest.raises(ValueError, match="'outliers', which has no sample_indices_"):
+        pipeline.fit(X, y, segment__segment__sample_weight=np.ones(len(X)))
+
+
 def test_copies_and_their_originals_are_a_group(planted):
     X, y, _ = planted
     make_pipeline(outliers=None, augment=Augmenter(n_copies=2), segment=Watcher()).fit(X, y)
     np.testing.assert_array_equal(Watcher.seen[0]["groups"], np.tile(np.arange(len(X)), 3))
     make_pipeline(outliers=None, augment=Augmenter(n_copies=0), segment=Watcher()).fit(X, y)
     assert Watcher.seen[1]["groups"] is None
+
+
+def test_copies_and_their_originals_are_a_group_in_a_further_pipeline(planted):
+    X, y, _ = planted
+    steps = {"outliers": None, "augment": Augmenter(n_copies=2)}
+    pipeline = make_pipeline(**steps, segment=within_pipeline(Watcher())).fit(X, y)
+    np.testing.assert_array_equal(Watcher.seen[-1]["groups"], np.tile(np.arange(len(X)), 3))
+    groups = np.arange(len(X)) // 3
+    pipeline.fit(X, y, segment__segment__groups=groups)
+    np.testing.assert_array_equal(Watcher.seen[-1]["groups"], np.tile(groups, 3))
+
+
+def test_copies_and_their_originals_are_a_group_with_metadata_routing(planted):
+    X, y, _ = planted
+    steps = {"outliers": None, "augment": Augmenter(n_copies=2)}
+    with config_context(enable_metadata_routing=True):
+        unset = within_pipeline(Watcher())
+        asked = within_pipeline(Watcher().set_fit_request(groups=True))
+        refused = within_pipeline(Watcher().set_fit_request(groups=False))
+        for segment in (Watcher(), asked, refused):
+            make_pipeline(**steps, segment=segment).fit(X, y)
+        with pytest.raises(UnsetMetadataPassedError, match=r"\[groups\] are passed"):
+            make_pipeline(**steps, segment=unset).fit(X, y)
+    *with_groups, without = Watcher.seen
+    for given in with_groups:
+        np.testing.assert_array_equal(given["groups"], np.tile(np.arange(len(X)), 3))
+    assert without["groups"] is None
+
+
+def test_masked_weights_are_refused_behind_a_sampler(planted, tiny):
+    X, y, kinds = planted
+    weight = np.ma.masked_array(np.ones(len(X)), np.arange(len(X)) == np.argmax(kinds == ""))
+    pipeline = make_pipeline(outliers=OutlierRemover(method="repeated_mask"), segment=tiny)
+    with pytest.raises(TypeError, match="sample_weight has masked pixels"):
+        pipeline.fit(X, y, segment__sample_weight=weight)
 
 
 def test_weights_that_a_sampler_has_outrun_are_refused(planted, tiny):

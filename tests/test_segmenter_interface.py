@@ -132,6 +132,36 @@ def test_unknown_parameter_cannot_be_set():
         MarsSegmenter(unheard_of=1)
 
 
+@pytest.mark.parametrize("augmentation", ["auto", None])
+def test_parameters_of_an_augmenter_need_one(augmentation):
+    segmenter = MarsSegmenter(augmentation=augmentation)
+    message = rf"augmentation={augmentation!r} has no .* set augmentation=Augmenter\(...\) first"
+    with pytest.raises(ValueError, match=message):
+        segmenter.set_params(depth=2, augmentation__brightness=0.1)
+    assert segmenter.get_params()["depth"] == MarsSegmenter().depth
+    for names in (
+        ["augmentation", "augmentation__brightness"],
+        ["augmentation__brightness", "augmentation"],
+    ):
+        params = {"augmentation": Augmenter(contrast=0.5), "augmentation__brightness": 0.1}
+        segmenter = MarsSegmenter(augmentation=augmentation)
+        assert segmenter.set_params(**{name: params[name] for name in names}) is segmenter
+        assert segmenter.augmentation.brightness == 0.1
+        assert segmenter.augmentation.contrast == 0.5
+    segmenter.set_params(augmentation__brightness=0.2)
+    assert segmenter.augmentation.brightness == 0.2
+    with pytest.raises(ValueError, match="augmentation=None has no parameters of its own"):
+        segmenter.set_params(augmentation__brightness=0.1, augmentation=None)
+
+
+def test_parameters_of_what_has_none_cannot_be_set():
+    segmenter = MarsSegmenter(loss="focal")
+    with pytest.raises(ValueError, match=r"loss='focal' has no .*: loss__gamma cannot be set"):
+        segmenter.set_params(loss__gamma=1.0)
+    with pytest.raises(ValueError, match="Invalid parameter 'unheard_of'"):
+        segmenter.set_params(unheard_of__gamma=1.0)
+
+
 def test_fit_changes_no_parameter(terrain, fast):
     params = {
         **fast,
@@ -602,6 +632,15 @@ def test_grid_search(terrain, fast):
     assert search.best_estimator_.learning_rate == 0.01
     assert search.predict(X).shape == y.shape
     assert search.score(X, y) == search.best_estimator_.score(X, y)
+
+
+@pytest.mark.parametrize("prefix", ["", "segment__"])
+def test_grid_search_over_an_augmenter_that_is_not_there(prefix, terrain, fast):
+    segmenter = MarsSegmenter(**fast)
+    estimator = Pipeline([("segment", segmenter)]) if prefix else segmenter
+    search = GridSearchCV(estimator, {f"{prefix}augmentation__brightness": [0.0, 0.5]}, cv=2)
+    with pytest.raises(ValueError, match=r"set augmentation=Augmenter\(...\) first"):
+        search.fit(*terrain)
 
 
 def test_pipeline(terrain, fast):
