@@ -1,20 +1,23 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DATA ?=
+# An npz file for the demonstration. Within quotes, a shell leaves ~ as it is.
+DATA =
 PARALLEL ?= --numprocesses 2 --dist worksteal
 
 .PHONY: demo test test-all lint docs bench clean
 
-# One environment for every command; made anew when the dependencies change.
+# One environment for every command; filled anew when the dependencies change, and made anew if its
+# Python is too old or has no pip.
 $(VENV)/installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import pip, sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null \
+	    || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/skmars demo $(DATA) --output demo
+	$(BIN)/skmars demo $(if $(DATA),"$(DATA:~/%=$(HOME)/%)") --output demo
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

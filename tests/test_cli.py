@@ -15,9 +15,10 @@ from PIL import Image
 from sqlalchemy.exc import OperationalError
 
 from skmars import Augmenter, Ensemble, MarsSegmenter, __version__
-from skmars.cli import commands, files, main, parser
+from skmars.cli import commands, main, parser
 from skmars.cli.options import parameter_texts
 from skmars.datasets import load_image_folder
+from skmars.outliers import OutlierRemover
 from skmars.tuning import SegmenterSearchCV, suggest_params
 from skmars.tuning.storages import open_storage
 
@@ -26,6 +27,10 @@ matplotlib.use("agg")
 TINY = (
     *("--depth", "2", "--base-channels", "4", "--batch-size", "8", "--max-epochs", "1"),
     *("--precision", "float32", "--random-state", "0"),
+)
+
+NEEDS_PROC = pytest.mark.skipif(
+    not os.path.isdir("/proc"), reason="no folder that nobody can write to"
 )
 
 # For each hyperparameter: words on the command line, and what reaches the estimator.
@@ -218,6 +223,9 @@ class TestHyperparameters:
         out = " ".join(capsys.readouterr().out.split())
         assert all(f"--{name.replace('_', '-')}" in out for name in OPTIONS)
         assert "those given are not searched" in out
+        assert all(word in out for word in ("--trials", "--n-trials", "--workers", "--n-workers"))
+        assert "[int or None, default=20] Trials of the study in all" in out
+        assert "]_" not in out
         assert out.count("--random-state N of the search") == 1
 
     def test_texts_of_a_docstring(self):
@@ -227,8 +235,8 @@ class TestHyperparameters:
             Parameters
             ----------
             a, b : int, default=1
-                Of `a` and
-                of b.
+                Of `a` [1]_ and
+                of b [2]_.
 
                 More.
             c
@@ -294,6 +302,20 @@ class TestFile:
         status, _, err = run("report", model, data_file, "--output", "nowhere/report.html")
         assert status == 2
         assert "nowhere" in err
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "score m.skmars --no-tta data.npz",
+            "report m.skmars --output r.html data.npz",
+            "report --output r.html m.skmars --window 16,16 data.npz --no-tta",
+        ],
+    )
+    def test_data_may_follow_the_options(self, words, run, monkeypatch):
+        seen = []
+        monkeypatch.setattr(commands, words.split()[0], seen.append)
+        assert run(*words.split())[0] == 0
+        assert (seen[0].model, seen[0].data) == ("m.skmars", "data.npz")
 
     def test_score_of_the_training_set(self, run, model, terrain, tmp_path):
         path = tmp_path / "train.npz"
@@ -393,13 +415,6 @@ class TestFolders:
         assert status == 2
         assert "--output must be a folder" in err
 
-    def test_labels_above_255(self, tmp_path):
-        files.write_folder([np.array([[0, 300]])], ["a"], tmp_path)
-        with Image.open(tmp_path / "a.png") as mask:
-            assert np.asarray(mask).tolist() == [[0, 300]]
-        with pytest.raises(ValueError, match="from 0 to 65535; got -1 to 2"):
-            files.write_folder([np.array([[-1, 2]])], ["a"], tmp_path)
-
 
 class TestDemo:
     def test_arguments(self, monkeypatch, run):
@@ -465,6 +480,22 @@ class TestTune:
         segmenter = MarsSegmenter.load(path)
         assert segmenter.dropout == best.params["dropout"]
         assert (segmenter.depth, segmenter.random_state) == (2, 0)
+
+    def test_what_was_found_is_saved_before_it_is_told(
+        self, run, data_file, model, monkeypatch, tmp_path
+    ):
+        def fit(self, X, y, groups):
+            self.best_estimator_ = MarsSegmenter.load(model)
+
+        def fail(search):
+            raise OSError("disk full")
+
+        monkeypatch.setattr(SegmenterSearchCV, "fit", fit)
+        monkeypatch.setattr(commands, "_print_search", fail)
+        path = tmp_path / "best.skmars"
+        status, _, err = run("tune", data_file, "--output", path)
+        assert (status, err) == (2, "skmars: error: disk full\n")
+        assert MarsSegmenter.load(path).depth == 2
 
     def test_study_that_exists_is_gone_on_with_only_when_asked_to(self, search, tmp_path):
         stored = ("--storage", f"journal://{tmp_path}/study.log")
@@ -535,12 +566,18 @@ class TestTune:
             return fit(self, *args, **kwargs)
 
         monkeypatch.setattr(MarsSegmenter, "fit", fail_third)
-        status, out, _ = search()
-        assert status == 0
+        status, out, err = search()
+        assert (status, err) == (0, "")
         assert out.splitlines()[-2:] == [
             "trials      1 complete, 0 pruned, 1 failed",
             "last error  RuntimeError: out of memory",
         ]
+
+    def test_ctrl_c_in_the_first_trial(self, search, monkeypatch, hears_ctrl_c):
+        monkeypatch.setattr(
+            MarsSegmenter, "fit", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT)
+        )
+        assert search() == (130, "", "skmars: interrupted\n")
 
     def test_pixels_ignored_in_training_may_tell_outliers(self, run, data_file, seen):
         run("tune", data_file, "--outliers", "--ignore-label", 3)
@@ -580,7 +617,7 @@ class TestTune:
         ours = SegmenterSearchCV(None).get_params(deep=False)
         differing = {name for name in ours if seen[name] != ours[name]}
         assert differing == {
-            *("estimator", "space", "scoring", "study_name", "refit", "random_state", "verbose"),
+            *("estimator", "space", "study_name", "refit", "random_state", "verbose"),
         }
         run("tune", data_file, "--timeout", 60)
         assert seen["n_trials"] is None
@@ -668,6 +705,22 @@ class TestOutliers:
         options = ("--method", "appearance", "--contamination", "0.25")
         assert "6 outliers of 24 images" in run("outliers", spoilt, *options)[1]
 
+    def test_options_reach_the_remover(self, run, data_file, monkeypatch):
+        seen = {}
+
+        def fit(self, X, y):
+            seen.update(self.get_params(deep=False))
+            raise ValueError("enough")
+
+        monkeypatch.setattr(OutlierRemover, "fit", fit)
+        defaults = {**OutlierRemover().get_params(deep=False), "random_state": 0}
+        run("outliers", data_file)
+        assert seen == defaults
+        options = "--method label_quality --contamination 0.1 --cv 3 --ignore-label 0"
+        run("outliers", data_file, *options.split(), "--random-state", 4)
+        given = {"method": "label_quality", "contamination": 0.1, "cv": 3, "ignore_label": 0}
+        assert seen == {**defaults, **given, "random_state": 4}
+
     def test_pixels_without_a_label(self, run, spoilt, tmp_path):
         with np.load(spoilt) as archive:
             pairs = archive["training_set"]
@@ -705,31 +758,28 @@ class TestErrors:
             ("fit --output m --images a", "give either DATA"),
             ("fit x.npz --output m --images a --masks b", "give either DATA"),
             ("fit none.npz --output m", "none.npz: No such file or directory"),
-            ("fit none.npz --output none/m", "--output must be a file"),
-            ("fit none.npz --output .", "--output must be a file"),
+            ("fit none.npz --output none/m", "--output must be a regular file"),
+            ("fit none.npz --output .", "--output must be a regular file"),
             pytest.param(
-                "fit none.npz --output /proc/m",
-                "cannot write to /proc",
-                marks=pytest.mark.skipif(
-                    not os.path.isdir("/proc"), reason="no folder that nobody can write to"
-                ),
+                "fit none.npz --output /proc/m", "cannot write to /proc", marks=NEEDS_PROC
             ),
             ("demo --time-limit soon", "soon"),
             ("demo none.npz --output out", "none.npz: No such file"),
             ("score none.skmars none.npz", "No such file"),
             ("predict none.skmars none.npz --output m.png", ".csv or .npz"),
-            ("predict none.skmars none.npz --output none/m.csv", "--output must be a file"),
+            ("predict none.skmars none.npz --output none/m.csv", "must be a regular file"),
             ("info none.skmars", "none.skmars: No such file"),
             ("tune", "give either DATA"),
             ("tune none.npz", "none.npz: No such file"),
-            ("tune none.npz --output none/m", "--output must be a file"),
+            ("tune none.npz --output none/m", "--output must be a regular file"),
             ("tune none.npz --resume", "--resume needs the --storage"),
+            ("tune none.npz --study mars", "--study needs the --storage"),
             ("tune none.npz --trials many", "many"),
             ("tune none.npz --hight 3", "--hight"),
             ("outliers none.npz", "none.npz: No such file"),
             ("outliers none.npz --output m.txt", ".csv or .npz"),
             ("outliers none.npz --picture sheet.bmpp", "png"),
-            ("outliers none.npz --picture none/sheet.png", "--picture must be a file"),
+            ("outliers none.npz --picture none/sheet.png", "--picture must be a regular file"),
         ],
     )
     def test_arguments(self, fails, monkeypatch, tmp_path, argv, words):
@@ -827,6 +877,20 @@ class TestErrors:
         message = fails(*command.format(**paths).split())
         assert f"must be another file than {paths[victim]}" in message
         assert paths[victim].read_bytes() == before
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no special files")
+    def test_special_files_are_not_replaced(self, fails, data_file, tmp_path):
+        path = tmp_path / "m"
+        os.mkfifo(path)
+        message = fails("fit", data_file, "--output", path, *TINY)
+        assert "--output must be a regular file" in message
+        assert path.is_fifo()
+
+    @NEEDS_PROC
+    def test_links_into_a_folder_that_nobody_can_write_to(self, fails, data_file, tmp_path):
+        link = tmp_path / "m"
+        link.symlink_to("/proc/m")
+        assert "cannot write to /proc" in fails("fit", data_file, "--output", link, *TINY)
 
     def test_damaged_files(self, fails, data_file, terrain, tmp_path):
         content = bytearray(data_file.read_bytes())

@@ -1,5 +1,8 @@
 """Prediction from the command line: its options, what it may replace, and memory."""
 
+import copy
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,7 @@ from PIL import Image
 from skmars import Ensemble, MarsSegmenter
 from skmars.cli import main
 from skmars.cli.files import load_model
+from skmars.datasets import load_image_folder
 
 # For each hyperparameter of prediction: words on the command line, and what reaches the model.
 OPTIONS = {
@@ -32,6 +36,20 @@ def model(segmenter, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "mars.skmars"
     segmenter.save(path)
     return path
+
+
+@pytest.fixture
+def model_with(segmenter, tmp_path_factory):
+    """Save the model with four other labels."""
+
+    def model_with(labels):
+        other = copy.copy(segmenter)
+        other.classes_ = np.array(labels)
+        path = tmp_path_factory.mktemp("model") / "other.skmars"
+        other.save(path)
+        return path
+
+    return model_with
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +88,8 @@ class TestOptions:
             seen.update(self.get_params(deep=False))
             raise ValueError("enough")
 
-        monkeypatch.setattr(MarsSegmenter, "predict", predict)
+        for method in ("predict", "predict_proba"):
+            monkeypatch.setattr(MarsSegmenter, method, predict)
         output = () if command == "score" else ("--output", tmp_path / "m.npz")
         status, _, err = run(command, model, data_file, *output, *words.split(" "))
         assert (status, err) == (2, "skmars: error: enough\n")
@@ -100,20 +119,20 @@ class TestOptions:
     def test_net_computes_where_and_as_precisely_as_asked(self, model, segmenter, terrain):
         assert segmenter.precision_ == "float32"
         changed = load_model(model, {"precision": "bfloat16", "device": "cpu:0"})
-        assert (changed.precision_, changed.device_) == ("bfloat16", "cpu:0")
         exact = segmenter.predict_proba(terrain[0])
         coarse = changed.predict_proba(terrain[0])
+        assert (changed.precision_, changed.device_) == ("bfloat16", "cpu:0")
         assert 0 < np.abs(coarse - exact).max() < 0.2
 
     def test_members_of_an_ensemble_get_them(self, ensemble, run, data_file, terrain, tmp_path):
         changed = load_model(ensemble, {"window": (16, 16), "precision": "bfloat16"})
         for segmenter in (*changed.estimators_, changed.estimator):
             assert (segmenter.window, segmenter.precision) == ((16, 16), "bfloat16")
-        assert {member.precision_ for member in changed.estimators_} == {"bfloat16"}
         path = tmp_path / "masks.npz"
         words = ("--window", "16,16", "--precision", "bfloat16")
         assert run("predict", ensemble, data_file, "--output", path, *words)[0] == 0
         np.testing.assert_array_equal(np.load(path)["masks"], changed.predict(terrain[0][:6]))
+        assert {member.precision_ for member in changed.estimators_} == {"bfloat16"}
 
     @pytest.mark.parametrize(
         ("option", "word"),
@@ -182,6 +201,142 @@ class TestWhatIsReplaced:
         assert (tmp_path / name).read_bytes() != b"of an earlier run"
 
 
+class TestWhatCannotBeWritten:
+    @pytest.fixture(autouse=True)
+    def _nothing_is_predicted(self, monkeypatch):
+        def predict(self, X):
+            pytest.fail("predicted in vain")
+
+        monkeypatch.setattr(MarsSegmenter, "predict", predict)
+
+    @pytest.mark.skipif(not os.path.isdir("/proc"), reason="no folder that nobody can write to")
+    @pytest.mark.parametrize("output", ["/proc", "/proc/masks/of_mars"])
+    def test_into_a_folder_that_nobody_can_write_to(self, run, model, images, output):
+        status, _, err = run("predict", model, images, "--output", output)
+        assert status == 2
+        assert "cannot write to /proc" in err
+
+    def test_into_a_folder_in_a_file(self, run, model, images, tmp_path):
+        (tmp_path / "file").touch()
+        status, _, err = run("predict", model, images, "--output", tmp_path / "file" / "masks")
+        assert status == 2
+        assert f"cannot write to {tmp_path / 'file'}" in err
+
+    @pytest.mark.parametrize("name", ["masks.csv", "masks.npz"])
+    def test_images_of_several_sizes_to_one_file(self, run, model, images, tmp_path, name):
+        Image.fromarray(np.zeros((20, 30), dtype=np.uint8)).save(images / "small.png")
+        status, _, err = run("predict", model, images, "--output", tmp_path / name)
+        assert status == 2
+        assert "images of different sizes need a folder as --output" in err
+
+    @pytest.mark.parametrize(
+        ("labels", "name", "words"),
+        [
+            (
+                (1, 2, 3, 256),
+                "masks.csv",
+                "CSV files hold labels from 0 to 255, and the model has 1",
+            ),
+            ((-1, 0, 1, 2), "masks.csv", "the model has -1 to 2"),
+            ((-1, 0, 1, 2), "masks", "PNG files hold labels from 0 to 65535"),
+            ((0, 1, 2, 65536), "masks", "the model has 0 to 65536"),
+        ],
+    )
+    def test_labels_that_the_output_cannot_hold(
+        self, run, model_with, images, tmp_path, labels, name, words
+    ):
+        output = tmp_path / name
+        status, _, err = run("predict", model_with(labels), images, "--output", output)
+        assert status == 2
+        assert words in err
+        assert not output.exists()
+
+    def test_images_of_several_types(self, run, model, images, tmp_path):
+        Image.fromarray(np.zeros((32, 48), dtype=np.uint16)).save(images / "tile9.png")
+        status, _, err = run("predict", model, images, "--output", tmp_path / "masks")
+        assert status == 2
+        assert "images must have one type of pixels" in err
+
+    def test_images_of_which_one_is_damaged(self, run, model, images, tmp_path):
+        last = images / "tile2.png"
+        last.write_bytes(last.read_bytes()[:300])
+        status, _, err = run("predict", model, images, "--output", tmp_path / "masks")
+        assert status == 2
+        assert "tile2.png cannot be read" in err
+
+    def test_no_images(self, run, model, tmp_path):
+        empty = np.zeros((0, 32, 48))
+        path = tmp_path / "mars.npz"
+        np.savez(path, training_set=np.zeros((1, 2, 32, 48)), test_set=empty)
+        status, _, err = run("predict", model, path, "--output", tmp_path / "masks")
+        assert status == 2
+        assert f"{path} has no test images" in err
+
+
+class TestParts:
+    @pytest.fixture(autouse=True)
+    def _two_images_are_a_part(self, monkeypatch):
+        monkeypatch.setattr("skmars.cli.masks.PIXELS_AT_ONCE", 32 * 48 + 1)
+
+    @pytest.fixture
+    def sizes(self, monkeypatch):
+        """How many images are predicted each time; Ctrl-C is pressed in the place of a third."""
+        predict, sizes = MarsSegmenter.predict, []
+
+        def count(self, X):
+            if len(sizes) == 2:
+                raise KeyboardInterrupt
+            sizes.append(len(X))
+            return predict(self, X)
+
+        monkeypatch.setattr(MarsSegmenter, "predict", count)
+        return sizes
+
+    def test_masks_of_a_folder(self, run, model, images, terrain, sizes, tmp_path):
+        expected = MarsSegmenter.load(model).predict(terrain[0][:3])
+        sizes.clear()
+        output = tmp_path / "deep" / "masks"
+        assert run("predict", model, images, "--output", output)[0] == 0
+        assert sizes == [2, 1]
+        np.testing.assert_array_equal(load_image_folder(images, output).target, expected)
+
+    def test_an_interrupted_run_keeps_what_it_has(self, run, model, data_file, sizes, tmp_path):
+        output = tmp_path / "masks"
+        assert run("predict", model, data_file, "--output", output)[0] == 130
+        assert sizes == [2, 2]
+        assert sorted(path.name for path in output.iterdir()) == [f"{i}.png" for i in range(4)]
+
+    def test_one_file_is_predicted_at_once(self, run, model, images, sizes, tmp_path):
+        assert run("predict", model, images, "--output", tmp_path / "masks.npz")[0] == 0
+        assert sizes == [3]
+
+    def test_a_mask_of_the_last_part_is_not_replaced(self, run, model, images, sizes, tmp_path):
+        drawn = tmp_path / "tile2.png"
+        drawn.write_bytes(b"drawn by hand")
+        assert run("predict", model, images, "--output", tmp_path)[0] == 2
+        assert sizes == []
+        assert drawn.read_bytes() == b"drawn by hand"
+
+    def test_one_image_in_colour_makes_all_rgb(self, run, model, images, tmp_path):
+        Image.new("RGB", (48, 32)).save(images / "tile9.png")
+        output = tmp_path / "masks"
+        status, _, err = run("predict", model, images, "--output", output)
+        assert status == 2
+        assert "has 3 channels" in err
+        assert not output.exists()
+
+    def test_labels_above_255_anywhere_make_all_masks_16_bits(
+        self, run, model_with, images, terrain, tmp_path
+    ):
+        path, output = model_with((0, 1, 2, 300)), tmp_path / "masks"
+        assert run("predict", path, images, "--output", output)[0] == 0
+        expected = MarsSegmenter.load(path).predict(terrain[0][:3])
+        for number, mask in enumerate(expected):
+            with Image.open(output / f"tile{number}.png") as picture:
+                assert picture.mode.startswith("I")
+                np.testing.assert_array_equal(np.asarray(picture), mask)
+
+
 class TestMemory:
     @pytest.fixture
     def out_of_memory(self, monkeypatch):
@@ -235,4 +390,4 @@ def test_warnings_are_a_line_each(run, model, tmp_path):
     status, _, err = run("predict", model, images, "--output", tmp_path / "masks.npz")
     assert status == 0
     (line,) = err.splitlines()
-    assert line.startswith("skmars: warning: the first image has ")
+    assert line.startswith("skmars: warning: the images have ")

@@ -7,6 +7,7 @@ from skmars import MarsSegmenter
 from skmars.cli import demo
 from skmars.cli.demo import run_demo
 from skmars.datasets import make_terrain
+from skmars.datasets._an2dl import TARGET_NAMES
 
 METHODS = ["segmenter", "grey value", "majority"]
 FILES = [
@@ -98,6 +99,25 @@ def test_other_labels_all_count(write, tmp_path, capsys):
     assert figures["ignore_label"] is None
     assert list(figures["iou"]["segmenter"]) == ["0", "7", "9"]
     assert "All labels count" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("relabel", "names", "expected"),
+    [
+        ([0, 1, 2, 3, 4], None, 0),
+        ([0, 1, 2, 3, 4], TARGET_NAMES, 0),
+        ([0, 1, 2, 3, 4], ["sky", *TARGET_NAMES[1:]], None),
+        ([0, 1, 2, 2, 5], None, None),
+        ([1, 1, 2, 3, 4], None, None),
+        ([0, 1, 1, 2, 2], None, 0),
+        ([0, 1, 1, 1, 1], None, None),
+    ],
+)
+def test_label_0_is_left_out_if_it_is_the_background(write, relabel, names, expected):
+    path = write(
+        relabel=np.array(relabel), target_names=None if names is None else np.array(names)
+    )
+    assert demo._read(path, 0).ignore_label() == expected
 
 
 def test_generated_terrain(tmp_path, monkeypatch):

@@ -5,21 +5,21 @@ Nothing outside the standard library is imported before a command runs.
 
 import argparse
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skmars import __version__
-from skmars.cli.files import (
+from skmars.cli.files import check_output, load_model, load_pairs, write_outliers
+from skmars.cli.masks import (
+    check_labels,
     check_not_replaced,
-    check_output,
-    choose_writer,
+    kind_of_output,
     load_images,
-    load_model,
-    load_pairs,
-    write_clean,
-    write_outliers,
+    write_file,
+    write_folder,
 )
 
 if TYPE_CHECKING:
@@ -91,54 +91,67 @@ def _hyperparameters(args: argparse.Namespace) -> dict[str, Any]:
 
 def tune(args: argparse.Namespace) -> None:
     """Search for the best hyperparameters, and train a model with them."""
-    from skmars.outliers import OutlierRemover
-    from skmars.pipeline import make_pipeline
-    from skmars.segmenter import MarsSegmenter
-    from skmars.tuning import SegmenterSearchCV, default_space
+    from sklearn.exceptions import FitFailedWarning
 
     output = None if args.output is None else check_output("--output", args.output, args.data)
-    if args.resume and args.storage is None:
-        raise ValueError("--resume needs the --storage that has the study")
-    params = _hyperparameters(args)
-    estimator: Any = MarsSegmenter(**params)
-    fixed = list(params)
-    if args.outliers_ignore_label is not None and not args.outliers:
-        raise ValueError("--outliers-ignore-label needs --outliers")
-    if args.outliers:
-        remover = OutlierRemover(
-            ignore_label=args.outliers_ignore_label, random_state=args.random_state
-        )
-        estimator = make_pipeline(outliers=remover, segment=estimator)
-        fixed = [f"segment__{name}" for name in fixed]
-    objectives = [name.strip() for name in args.scoring.split(",")]
-    trials = 20 if args.trials is None and args.timeout is None else args.trials
-    search = SegmenterSearchCV(
-        estimator,
-        default_space(estimator, fixed=fixed),
-        n_trials=trials,
-        timeout=args.timeout,
-        cv=args.cv,
-        scoring=objectives if len(objectives) > 1 else objectives[0],
-        storage=args.storage,
-        study_name=args.study,
-        sampler=args.sampler,
-        pruner=None if args.pruner == "none" else args.pruner,
-        n_workers=args.workers,
-        refit=output is not None,
-        random_state=args.random_state,
-        verbose=0 if args.quiet else 1,
-    )
+    search = _make_search(args, refit=output is not None)
     data = load_pairs(args)
-    if args.storage is not None and not args.resume:
-        _check_is_new(args.storage, args.study, args.workers)
+    if search.storage is not None and not args.resume:
+        _check_is_new(search)
+    # How many failed, and why the last one, is printed at the end.
+    warnings.simplefilter("ignore", FitFailedWarning)
     with _study_errors():
         search.fit(data.images, data.target, groups=data.groups)
-    _print_search(search, objectives)
     if output is not None:
         best = search.best_estimator_
         # Only training data go through the steps before it.
         (best.named_steps["segment"] if args.outliers else best).save(output)
+    _print_search(search)
+    if output is not None:
         print(f"saved to    {output}")
+
+
+def _make_search(args: argparse.Namespace, *, refit: bool) -> Any:
+    """The search that the options ask for, checked before any image is read."""
+    from skmars.cli.options import chosen_parameters
+    from skmars.tuning import SegmenterSearchCV, default_space
+
+    estimator, fixed = _searched(args)
+    params = chosen_parameters(vars(args), SegmenterSearchCV)
+    if params.get("storage") is None:
+        for option in ("resume", "study"):
+            if getattr(args, option):
+                raise ValueError(f"--{option} needs the --storage that has the study")
+    if params.get("timeout") is not None:
+        params.setdefault("n_trials", None)
+    if args.scoring is not None:
+        names = [name.strip() for name in args.scoring.split(",")]
+        params["scoring"] = names if len(names) > 1 else names[0]
+    params["study_name"] = args.study or "skmars"
+    params["verbose"] = 0 if args.quiet else 1
+    space = default_space(estimator, fixed=fixed)
+    search = SegmenterSearchCV(estimator, space, refit=refit, **params)
+    search._validate_params()
+    return search
+
+
+def _searched(args: argparse.Namespace) -> tuple[Any, list[str]]:
+    """The estimator whose hyperparameters are searched, and names of those that are given."""
+    from skmars.outliers import OutlierRemover
+    from skmars.pipeline import make_pipeline
+    from skmars.segmenter import MarsSegmenter
+
+    params = _hyperparameters(args)
+    segmenter = MarsSegmenter(**params)
+    if not args.outliers:
+        if args.outliers_ignore_label is not None:
+            raise ValueError("--outliers-ignore-label needs --outliers")
+        return segmenter, list(params)
+    remover = OutlierRemover(
+        ignore_label=args.outliers_ignore_label, random_state=args.random_state
+    )
+    pipeline = make_pipeline(outliers=remover, segment=segmenter)
+    return pipeline, [f"segment__{name}" for name in params]
 
 
 @contextmanager
@@ -153,20 +166,24 @@ def _study_errors() -> Iterator[None]:
         raise OSError(f"the storage of the study has failed: {error}") from error
 
 
-def _check_is_new(storage: str, name: str, n_workers: int) -> None:
+def _check_is_new(search: Any) -> None:
     from optuna.study import get_all_study_names
 
     from skmars.tuning.storages import open_storage
 
     with _study_errors():
-        if name in get_all_study_names(open_storage(storage, n_workers=n_workers)):
+        storage = open_storage(search.storage, n_workers=search.n_workers)
+        if search.study_name in get_all_study_names(storage):
             raise ValueError(
-                f"the storage already has a study {name!r}: give --resume to go on with it, or "
-                "another --study"
+                f"the storage already has a study {search.study_name!r}: give --resume to go on "
+                "with it, or another --study"
             )
 
 
-def _print_search(search: Any, objectives: Sequence[str]) -> None:
+def _print_search(search: Any) -> None:
+    # By default it is the segmenter's own score.
+    scoring = search.scoring or "mean_iou"
+    objectives = [scoring] if isinstance(scoring, str) else scoring
     results = search.cv_results_
     number = results["trial_number"][search.best_index_]
     print(f"best {objectives[0]}  {search.best_score_:.4f} (trial {number})")
@@ -192,21 +209,22 @@ def _print_search(search: Any, objectives: Sequence[str]) -> None:
 
 def outliers(args: argparse.Namespace) -> None:
     """List the images that have no place in a training set, and write those that have."""
+    from skmars.cli.options import chosen_parameters
     from skmars.datasets import load_an2dl
+    from skmars.datasets._an2dl import find_image_arrays, write_subset
     from skmars.outliers import OutlierRemover
 
     output = None if args.output is None else check_output("--output", args.output, args.data)
     if output is not None and output.suffix.lower() not in {".csv", ".npz"}:
         raise ValueError(f"--output must end in .csv or .npz; got {output}")
+    if output is not None and output.suffix.lower() == ".npz":
+        # What cannot be written should show before the search.
+        find_image_arrays(args.data)
     if args.picture is not None:
         _check_picture(args.picture)
     data: Any = load_an2dl(args.data)
-    remover = OutlierRemover(
-        method=args.method,
-        contamination=args.contamination,
-        ignore_label=args.ignore_label,
-        random_state=args.random_state,
-    ).fit(data.images, data.target)
+    remover = OutlierRemover(**chosen_parameters(vars(args), OutlierRemover))
+    remover.fit(data.images, data.target)
     rows = remover.outlier_mask_.nonzero()[0]
     width = len(str(len(data.images) - 1))
     for row in rows:
@@ -219,7 +237,7 @@ def outliers(args: argparse.Namespace) -> None:
         if output.suffix.lower() == ".csv":
             write_outliers(remover, output)
         else:
-            write_clean(args.data, remover.sample_indices_, output)
+            write_subset(args.data, remover.sample_indices_, output)
         print(f"saved to  {output}")
 
 
@@ -247,12 +265,17 @@ def _draw_outliers(remover: Any, data: "Bunch", path: str) -> None:
 def predict(args: argparse.Namespace) -> None:
     """Predict masks."""
     output, data = Path(args.output), Path(args.data)
-    write = choose_writer(output, data, args.model)
-    images, names, what = load_images(data)
-    if not args.overwrite:
+    kind = kind_of_output(output, data, args.model)
+    names, parts, what = load_images(data, whole=kind != "folder")
+    if kind == "folder" and not args.overwrite:
         check_not_replaced(output, names)
-    masks = _load_to_predict(args).predict(images)
-    write(masks, names)
+    segmenter = _load_to_predict(args)
+    check_labels(kind, segmenter.classes_)
+    masks = map(segmenter.predict, parts)
+    if kind == "folder":
+        write_folder(chain.from_iterable(masks), names, output, segmenter.classes_)
+    else:
+        write_file(next(masks), output)
     print(f"predicted {what} of {args.data}; saved to {args.output}")
 
 

@@ -63,7 +63,7 @@ class _Data:
         return np.union1d(np.unique(self.y_train), np.unique(self.y_test))
 
     def ignore_label(self) -> int | None:
-        """0, AN2DL's background, if the labels are those of AN2DL."""
+        """0, if it is AN2DL's background and two labels or more are left without it."""
         labels = self.labels()
         like_an2dl = labels[0] == 0 and self.target_names == TARGET_NAMES
         return 0 if like_an2dl and len(labels) > 2 else None
@@ -80,8 +80,9 @@ def run_demo(
 
     A labelled test set in the file is what is scored; without one, a fifth of the training images
     is held out for it, whole sols where the file tells them. Label 0 is left out of loss and
-    score, as in the challenge, if all labels are between 0 and 4, those of AN2DL, and the file has
-    no names for them; otherwise every label counts. Outliers in the file are left in.
+    score, as in the challenge, if it is one of three labels or more that have AN2DL's names: those
+    in the file, or by default if no label is above 4. Otherwise every label counts. Outliers in
+    the file are left in.
 
     The output folder gets `masks.png`, `learning_curves.png`, `confusion_matrix.png`,
     `scores.json` and the trained `model.skmars`.

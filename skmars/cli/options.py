@@ -3,6 +3,7 @@
 import argparse
 import ast
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ def add_parameters(
     prefix: str = "",
     only: tuple[str, ...] | None = None,
     leave_out: tuple[str, ...] = (),
+    names: Mapping[str, tuple[str, ...]] | None = None,
 ) -> None:
     """Add options for the parameters of an estimator, with its docstring as the help.
 
@@ -31,6 +33,9 @@ def add_parameters(
         Parameters that get an option; by default all.
     leave_out : tuple of str, default=()
         Parameters that get no option.
+    names : dict of str to tuple of str, default=None
+        Names of options that are not those of the parameters, such as
+        `{"n_trials": ("--trials", "--n-trials")}`.
     """
     texts = parameter_texts(inspect.getdoc(estimator) or "")
     for name, parameter in inspect.signature(estimator).parameters.items():
@@ -38,18 +43,19 @@ def add_parameters(
             continue
         default = parameter.default
         option = "--" + (prefix + name).replace("__", "-").replace("_", "-")
+        options = (names or {}).get(name, (option,))
         how: dict[str, Any] = {
             "dest": prefix + name,
             "default": argparse.SUPPRESS,
             "help": texts.get(name, f"(default={default!r})").replace("%", "%%"),
         }
         if name == "verbose":
-            parser.add_argument("-v", option, action="count", **how)
+            parser.add_argument("-v", *options, action="count", **how)
         elif isinstance(default, bool):
-            parser.add_argument(option, action=argparse.BooleanOptionalAction, **how)
+            parser.add_argument(*options, action=argparse.BooleanOptionalAction, **how)
         else:
             read = read_tuple if isinstance(default, tuple) else read_value
-            parser.add_argument(option, type=read, metavar="VALUE", **how)
+            parser.add_argument(*options, type=read, metavar="VALUE", **how)
 
 
 def chosen_parameters(
@@ -76,7 +82,8 @@ def parameter_texts(doc: str) -> dict[str, str]:
                 texts |= dict.fromkeys(names, f"[{kind}]" if kind else "")
             else:
                 texts |= {name: f"{texts[name]} {line.strip()}".strip() for name in names}
-    return {name: text.replace("`", "") for name, text in texts.items()}
+    # Without what only a page of documentation makes of them: code, and numbers of references.
+    return {name: re.sub(r"`| \[[0-9]+\]_", "", text) for name, text in texts.items()}
 
 
 def read_value(text: str) -> Any:

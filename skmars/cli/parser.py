@@ -1,8 +1,8 @@
 """The command line: `skmars demo|fit|tune|outliers|predict|score|report|export|info`.
 
 Thin: it reads arguments and files, and calls the package. Nothing outside the standard library is
-imported until a command is named that has hyperparameters, or another one runs, so that
-`skmars --help` answers at once.
+imported until a command is named that has the parameters of an estimator, or another one runs, so
+that `skmars --help` answers at once.
 """
 
 import argparse
@@ -23,9 +23,14 @@ ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 DATA_HELP = "npz file in the layout of the AN2DL challenge"
+MODEL_HELP = "file that fit has saved"
 
 # What an Augmenter needs only as a step of a Pipeline.
 PIPELINE_ONLY = ("n_copies", "ignore_label")
+
+# Objects, which a shell has none of, and what has an option of another kind.
+NOT_OF_SEARCH = ("estimator", "space", "scoring", "study_name", "refit", "random_state", "verbose")
+NOT_OF_REMOVER = ("detector", "segmenter", "random_state")
 
 PREDICTING = ("predict", "score", "report")
 
@@ -41,6 +46,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise ValueError(message)
+
+    def _match_arguments_partial(self, actions, arg_strings_pattern):
+        counts = super()._match_arguments_partial(actions, arg_strings_pattern)
+        # An argument that may be missing can still come, after an option ("O").
+        while "O" in arg_strings_pattern and counts and counts[-1] == 0:
+            counts.pop()
+        return counts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +120,7 @@ def _way_out(command: str | None) -> str:
 
 
 def _make_parser(command: str | None) -> argparse.ArgumentParser:
-    """Make the parser, with the hyperparameters only of the command that is to run."""
+    """Make the parser, with parameters of estimators only for the command that is to run."""
     parser = _Parser(prog="skmars", description="Semantic segmentation, made for Martian terrain.")
     parser.add_argument("--version", action="version", version=f"skmars {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -136,15 +148,16 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
 
     tune = add("tune", commands.tune, "search for the best hyperparameters, and train a model")
     _add_pairs(tune, grouped=True)
-    _add_search(tune)
     if command == "tune":
+        _add_search(tune)
         _add_hyperparameters(tune, fixed=True)
 
     outliers = add("outliers", commands.outliers, "list images that do not belong in the data")
-    _add_outliers(outliers)
+    if command == "outliers":
+        _add_outliers(outliers)
 
     predict = add("predict", commands.predict, "predict masks")
-    predict.add_argument("model", metavar="MODEL", help="file that fit has saved")
+    predict.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     predict.add_argument("data", metavar="DATA", help=f"folder of images, or {DATA_HELP}")
     predict.add_argument(
         "--output",
@@ -157,11 +170,11 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
     )
 
     score = add("score", commands.score, "IoU of a model's masks")
-    score.add_argument("model", metavar="MODEL", help="file that fit has saved")
+    score.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     _add_pairs(score)
 
     report = add("report", commands.report, "write what a model is and does as one HTML file")
-    report.add_argument("model", metavar="MODEL", help="file that fit has saved")
+    report.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     _add_pairs(report)
     report.add_argument("--output", required=True, metavar="FILE.html", help="file to write")
 
@@ -170,11 +183,11 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
         _add_prediction(predicting[command])
 
     export = add("export", commands.export, "write a model as an ONNX file")
-    export.add_argument("model", metavar="MODEL", help="file that fit has saved")
+    export.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     export.add_argument("output", metavar="FILE.onnx", help="file to write")
 
     info = add("info", commands.info, "versions and hardware, or what a model is")
-    info.add_argument("model", nargs="?", metavar="MODEL", help="file that fit has saved")
+    info.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
     return parser
 
 
@@ -192,22 +205,11 @@ def _add_pairs(parser: argparse.ArgumentParser, *, grouped: bool = False) -> Non
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
+    from skmars.cli.options import add_parameters
+    from skmars.tuning import SegmenterSearchCV
+
     add = parser.add_argument
-    add(
-        "--trials",
-        "--n-trials",
-        type=int,
-        metavar="N",
-        help="of the study in all; default: 20, or with a timeout no end",
-    )
-    add("--timeout", type=float, metavar="SECONDS", help="begin no trial after that time")
-    add(
-        "--storage",
-        metavar="URL",
-        help="where the study is kept: journal:///path/study.log, or "
-        "postgresql+psycopg://user@host/name for several machines; default: in memory",
-    )
-    add("--study", "--study-name", default="skmars", metavar="NAME", help="default: skmars")
+    add("--study", "--study-name", metavar="NAME", help="default: skmars; needs --storage")
     add(
         "--resume",
         action="store_true",
@@ -215,27 +217,10 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         "none: the same command can run on any number of machines at the same time",
     )
     add(
-        "--workers",
-        "--n-workers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes here; default: 1",
-    )
-    add("--cv", type=int, default=3, metavar="N", help="folds; default: 3")
-    add(
         "--scoring",
-        default="mean_iou",
         metavar="NAME[,NAME]",
         help="what to make best, such as "
-        "iou_4, boundary_f1, or mean_iou,n_parameters for both; default: mean_iou",
-    )
-    add("--sampler", default="tpe", metavar="NAME", help="tpe or random; default: tpe")
-    add(
-        "--pruner",
-        default="hyperband",
-        metavar="NAME",
-        help="hyperband, median or none; default: hyperband",
+        "iou_4, boundary_f1, or mean_iou,n_parameters for both; default: mean IoU",
     )
     add("--outliers", action="store_true", help="search also for how to remove outliers")
     add(
@@ -257,27 +242,18 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="file to save the best model to, trained on all images; default: none is trained",
     )
+    text = "with --timeout, the default of --trials is none"
+    group = parser.add_argument_group("search", text)
+    names = {"n_trials": ("--trials", "--n-trials"), "n_workers": ("--workers", "--n-workers")}
+    add_parameters(group, SegmenterSearchCV, leave_out=NOT_OF_SEARCH, names=names)
 
 
 def _add_outliers(parser: argparse.ArgumentParser) -> None:
-    from skmars.cli.options import read_value
+    from skmars.cli.options import add_parameters
+    from skmars.outliers import OutlierRemover
 
     add = parser.add_argument
     add("data", metavar="DATA", help=DATA_HELP)
-    add(
-        "--method",
-        default="auto",
-        metavar="NAME",
-        help="auto, repeated_mask, contradicting_mask, appearance or label_quality; default: auto",
-    )
-    add(
-        "--contamination",
-        type=read_value,
-        default="auto",
-        metavar="FRACTION",
-        help="fraction to take by appearance or label quality; default: auto",
-    )
-    add("--ignore-label", type=int, metavar="N", help="label of pixels that were not annotated")
     add("--random-state", type=int, default=0, metavar="N", help="default: 0")
     add(
         "--output",
@@ -286,6 +262,7 @@ def _add_outliers(parser: argparse.ArgumentParser) -> None:
         "clean.npz with all other images",
     )
     add("--picture", metavar="FILE", help="sheet.png that shows the clearest ones")
+    add_parameters(parser, OutlierRemover, leave_out=NOT_OF_REMOVER)
 
 
 def _add_prediction(parser: argparse.ArgumentParser) -> None:
