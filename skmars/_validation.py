@@ -1,5 +1,6 @@
 """Checks of what users pass in, made once, before anything is computed."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,8 +20,19 @@ __all__ = [
     "is_image_list",
     "labelled_classes",
     "random_generator",
+    "spread_out",
+    "thinned",
     "unique_labels",
+    "warn_of_filling",
 ]
+
+# So many images, and rows and columns of each, are looked at where all would take time.
+N_SAMPLES = 100
+SIDE = 128
+
+# How many times as far as the pixels that count all pixels may vary. A border that is black or
+# white beside a scene of ordinary contrast stays below it.
+FILLED = 5.0
 
 
 def is_image_list(X) -> bool:
@@ -128,8 +140,9 @@ def _check_finite(X: np.ndarray, name: str) -> None:
         assert_all_finite(X, input_name=name)
     except ValueError as error:
         raise ValueError(
-            f"{error} Fill pixels without data with a number; in training, mark them in y with a "
-            "label that ignore_label names"
+            f"{error} Fill pixels without data with a value like the others', such as their "
+            "median; in training, also mark them in y with a label that ignore_label names. "
+            "predict_large fills those that nodata names"
         ) from error
 
 
@@ -165,27 +178,29 @@ def check_labels(
         )
 
 
-def check_sample_weight(sample_weight, y: np.ndarray) -> np.ndarray | None:
+def check_sample_weight(
+    sample_weight, y: np.ndarray, *, name: str = "sample_weight"
+) -> np.ndarray | None:
     """Check weights of images `(n,)` or pixels `(n, H, W)`; None stays None.
 
     Raises
     ------
+    TypeError
+        If some are masked.
     ValueError
         If the shape is another, or a weight is negative or not finite, or all are 0.
     """
     if sample_weight is None:
         return None
-    weight = np.asarray(sample_weight)
+    weight = _as_array(sample_weight, name)
     if weight.dtype not in (np.float32, np.float64):
         weight = weight.astype(np.float64)
     if weight.shape not in {y.shape[:1], y.shape}:
-        raise ValueError(
-            f"sample_weight must have shape {y.shape[:1]} or {y.shape}, got {weight.shape}"
-        )
+        raise ValueError(f"{name} must have shape {y.shape[:1]} or {y.shape}, got {weight.shape}")
     # In single precision, as training has them.
     highest = np.finfo(np.float32).max
     if not (weight <= highest).all() or weight.min() < 0 or np.float32(weight.max()) == 0:
-        raise ValueError("sample_weight must be finite, at least 0, and not 0 everywhere")
+        raise ValueError(f"{name} must be finite, at least 0, and not 0 everywhere")
     return weight
 
 
@@ -198,19 +213,75 @@ def check_training_data(
     return X, y, check_sample_weight(sample_weight, y)
 
 
-def check_validation_data(validation_data, *, n_channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Check a pair of images and masks to validate on.
+def spread_out(n: int, n_most: int) -> np.ndarray:
+    """At most so many of n places, the first and the last and evenly spread ones between."""
+    return np.unique(np.linspace(0, n - 1, n_most, dtype=int))
+
+
+def thinned(image: np.ndarray) -> np.ndarray:
+    """View of an image with evenly spaced rows and columns, at most 128 of each."""
+    height, width = image.shape[:2]
+    return image[:: -(-height // SIDE), :: -(-width // SIDE)]
+
+
+def warn_of_filling(X: np.ndarray, y: np.ndarray, ignore_label, rows: np.ndarray) -> None:
+    """Warn if it is pixels that are ignored by which images would be scaled.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, H, W) or (n, H, W, C)
+        Images.
+    y : ndarray of shape (n, H, W)
+        Masks.
+    ignore_label : int or None
+        Label that is no class.
+    rows : ndarray of int
+        Images that the scaling is measured on; some of them are looked at.
+    """
+    if ignore_label is None:
+        return
+    some = rows[spread_out(len(rows), N_SAMPLES)]
+    is_counted = np.stack([thinned(y[row]) for row in some]) != ignore_label
+    images = np.stack([thinned(X[row]) for row in some])
+    pixels, counted = images.reshape(-1, count_channels(X)), images[is_counted]
+    counted = counted.reshape(-1, pixels.shape[1])
+    if not counted.size:
+        return
+    # A channel that is constant but for missing data, such as that of opacity, is scaled well.
+    varies = counted.min(axis=0) < counted.max(axis=0)
+    with np.errstate(over="ignore"):
+        whole, own = (part[:, varies].std(axis=0, dtype=np.float64) for part in (pixels, counted))
+    ratio = (whole / own).max(initial=0)
+    if ratio > FILLED:
+        warnings.warn(
+            f"with the pixels of ignore_label={ignore_label} the images have {ratio:.2g} times "
+            "the standard deviation that they have without, and are scaled by it: fill pixels "
+            "without data with a value like the others', such as their median",
+            UserWarning,
+            # Of whoever has called the estimator's method.
+            stacklevel=3,
+        )
+
+
+def check_validation_data(
+    validation_data, *, n_channels: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Check images and masks to validate on, with weights or without.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no pair, or its images or masks are not as those of X and y have to be.
+        If it is neither a pair nor a triple, or its parts are not as those of `fit` have to be.
     """
-    if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-        raise ValueError("validation_data must be a pair of images and masks: (X, y)")
-    X, y = validation_data
+    if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+        raise ValueError(
+            "validation_data must be a pair of images and masks, (X, y), or (X, y, sample_weight)"
+        )
+    X, y, *others = validation_data
+    sample_weight = others[0] if others else None
     X = check_images(X, n_channels=n_channels, name="validation_data[0]")
-    return X, check_masks(y, X, name="validation_data[1]")
+    y = check_masks(y, X, name="validation_data[1]")
+    return X, y, check_sample_weight(sample_weight, y, name="validation_data[2]")
 
 
 def labelled_classes(y: np.ndarray, ignore_label, *, name: str = "y") -> np.ndarray:
@@ -294,7 +365,7 @@ def _as_array(values: np.ndarray | Sequence, name: str) -> np.ndarray:
     if any(np.ma.is_masked(part) for part in parts):
         raise TypeError(
             f"{name} has masked pixels, which would be taken for others: fill them, in masks with "
-            "a label that ignore_label names"
+            "a label that ignore_label names, in sample_weight with 0"
         )
     try:
         return np.asarray(values)

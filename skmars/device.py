@@ -20,6 +20,7 @@ __all__ = [
     "choose_device",
     "compute_settings",
     "forward",
+    "random_numbers",
     "set_layout",
 ]
 
@@ -138,8 +139,7 @@ class _Probe:
 
     def __init__(self, device: str, arithmetic: Arithmetic):
         self.arithmetic = arithmetic
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with random_numbers(0, "cpu"):
             self.net = AttentionASPPUNet(1, 4, depth=2).float().to(device)
         set_layout(self.net, arithmetic)
         self.seconds = math.inf
@@ -155,15 +155,17 @@ class _Probe:
 
 def set_layout(module: nn.Module, arithmetic: Arithmetic) -> None:
     """Lay out a module's weights as its convolutions are computed."""
-    if arithmetic.channels_last:
-        # torch's annotations lack the keyword.
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # torch's annotations lack the keyword.
+    module.to(memory_format=_memory_format(arithmetic))  # type: ignore[call-overload]
+
+
+def _memory_format(arithmetic: Arithmetic) -> torch.memory_format:
+    return torch.channels_last if arithmetic.channels_last else torch.contiguous_format
 
 
 def forward(module: Callable[[Tensor], Tensor], images: Tensor, arithmetic: Arithmetic) -> Tensor:
     """Logits in float32 of scaled images `(n, C, H, W)`."""
-    layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
-    images = images.contiguous(memory_format=layout)
+    images = images.contiguous(memory_format=_memory_format(arithmetic))
     if images.shape[1] == 1:
         # The stride of an axis of length 1 may be anything, and yet chooses among kernels.
         images = images.squeeze(1).unsqueeze(1)
@@ -175,7 +177,7 @@ def forward(module: Callable[[Tensor], Tensor], images: Tensor, arithmetic: Arit
 
 @contextlib.contextmanager
 def compute_settings(n_threads: int | str) -> Iterator[None]:
-    """Set torch's number of threads and flush denormals; leave both as they were.
+    """Set torch's threads and default device and flush denormals; leave all as they were.
 
     Weights that decay towards zero end up as denormal numbers, which the CPU computes with many
     times slower. Threads that torch started before keep their own setting.
@@ -191,8 +193,35 @@ def compute_settings(n_threads: int | str) -> Iterator[None]:
         torch.set_num_threads(int(n_threads))
     torch.set_flush_denormal(True)
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            # Only where it has to be set, since every call of torch is slower then.
+            if torch.get_default_device().type != "cpu":
+                stack.enter_context(torch.device("cpu"))
+            yield
     finally:
         torch.set_flush_denormal(flushed_before)
         if n_threads != "auto":
             torch.set_num_threads(threads_before)
+
+
+@contextlib.contextmanager
+def random_numbers(seed: int, device: str) -> Iterator[None]:
+    """Seed torch's random numbers of the CPU and of a device; leave both as they were.
+
+    Other devices are not touched: asking each of them for its state takes time and memory there.
+
+    Parameters
+    ----------
+    seed : int
+        At least 0.
+    device : str
+        A torch device.
+    """
+    kind = torch.device(device).type
+    devices = [] if kind == "cpu" else [device]
+    with torch.random.fork_rng(devices, device_type=kind):
+        torch.default_generator.manual_seed(seed)
+        for name in devices:
+            state = torch.Generator(name).manual_seed(seed).get_state()
+            torch.get_device_module(name).set_rng_state(state, name)
+        yield

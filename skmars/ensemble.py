@@ -27,6 +27,8 @@ from skmars.persistence import (
     write_archive,
 )
 from skmars.pipeline import fit_arguments
+from skmars.prediction.models import Model, average
+from skmars.prediction.mosaics import MosaicMixin
 from skmars.segmenter import MarsSegmenter
 
 __all__ = ["Ensemble"]
@@ -35,7 +37,7 @@ __all__ = ["Ensemble"]
 PIXELS_AT_ONCE = 2**19
 
 
-class Ensemble(MetaEstimatorMixin, BaseSegmenter):
+class Ensemble(MetaEstimatorMixin, MosaicMixin, BaseSegmenter):
     """Members of one kind, whose probabilities are averaged.
 
     Members differ by the images that they are trained on, or only by their random numbers. Their
@@ -114,7 +116,7 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         y : array-like of shape (n, H, W)
             Masks of integer labels.
         sample_weight : array-like of shape (n,) or (n, H, W), default=None
-            Weights of images or pixels.
+            Weights of images or pixels, of those that a member is validated on as well.
         groups : array-like of shape (n,), default=None
             Images of one group stay in one fold, and are given to members that take groups.
 
@@ -289,6 +291,20 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         aligned[:, np.searchsorted(self.classes_, member.classes_)] = probabilities
         return aligned
 
+    def _model(self) -> Model:
+        """What labels the windows of `predict_large`: the mean over the members."""
+        others = {
+            type(one).__name__ for one in self.estimators_ if not isinstance(one, MosaicMixin)
+        }
+        if others:
+            raise ValueError(
+                f"predict_large needs members that have it, which {', '.join(sorted(others))} "
+                "has not: use predict"
+            )
+        known = [np.searchsorted(self.classes_, one.classes_) for one in self.estimators_]
+        models = [one._model() for one in self.estimators_]
+        return average(models, [places.tolist() for places in known], len(self.classes_))
+
     def save(self, path: str | os.PathLike) -> None:
         """Write all members to one file, without pickle; see `MarsSegmenter.save`.
 
@@ -366,10 +382,11 @@ class Ensemble(MetaEstimatorMixin, BaseSegmenter):
         return hasattr(self, "classes_")
 
 
-def _can_be_scored(mask: np.ndarray, labels: np.ndarray, ignored: int | None) -> bool:
-    """Whether a mask has a label that counts, and none that is unknown."""
-    counted = mask if ignored is None else mask[mask != ignored]
-    return counted.size > 0 and bool(np.isin(counted, labels).all())
+def _can_be_scored(mask: np.ndarray, weight: Any, labels: np.ndarray, ignored: int | None) -> bool:
+    """Whether a mask has a label with a weight, and none that is unknown."""
+    labelled = np.ones(mask.shape, dtype=bool) if ignored is None else mask != ignored
+    is_weighted = bool(np.any(labelled & (weight > 0)))
+    return is_weighted and bool(np.isin(mask[labelled], labels).all())
 
 
 def _fit_member(member, X, y, train, test, given) -> BaseEstimator:
@@ -388,9 +405,10 @@ def _fit_member(member, X, y, train, test, given) -> BaseEstimator:
         # A rare class may be in these images only, which a member cannot be validated on.
         ignored = fitted_attribute(member, "ignore_label")
         labels = check.labelled_classes(y[train], ignored)
-        test = [row for row in test if _can_be_scored(y[row], labels, ignored)]
-        if weight is not None:
-            test = [row for row in test if np.any(weight[row] > 0)]
+        weight = weight if "sample_weight" in params else None
+        weights = np.ones(len(y)) if weight is None else weight
+        test = [row for row in test if _can_be_scored(y[row], weights[row], labels, ignored)]
         if test:
-            params["validation_data"] = (X[test], y[test])
+            parts = (X, y) if weight is None else (X, y, weight)
+            params["validation_data"] = tuple(part[test] for part in parts)
     return member.fit(X[train], y[train], **params)

@@ -68,7 +68,8 @@ class OnnxMixin:
             self.net_.folded(), self.mean_, self.scale_, self.classes_, tta=self.tta
         )
         # Neither sizes that are equal nor sizes of 1, which would be taken for fixed.
-        images = torch.zeros((2, 40, 56) if n_channels == 1 else (2, 40, 56, n_channels))
+        shape = (2, 40, 56) if n_channels == 1 else (2, 40, 56, n_channels)
+        images = torch.zeros(shape, device="cpu")
         facts = {"skmars": __version__, "classes": ",".join(map(str, labeller.classes.tolist()))}
         # Opened first: a path that cannot be written to is an error before the work, not after it.
         with replacing(path) as file, _quiet():

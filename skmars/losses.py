@@ -375,7 +375,10 @@ def make_loss(loss: str, **params: Any) -> CombinedLoss:
         terms.append(_Term(float(term_weight), LOSSES[name], values))
     combined = CombinedLoss(tuple(terms))
     # Each loss checks its own parameters; one pixel has them checked here, not in training.
-    combined(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int64))
+    combined(
+        torch.zeros(1, 2, 1, 1, device="cpu"),
+        torch.zeros(1, 1, 1, dtype=torch.int64, device="cpu"),
+    )
     return combined
 
 

@@ -24,6 +24,7 @@ from skmars._files import replacing
 from skmars.augmentation import Augmenter
 from skmars.device import choose_device
 from skmars.parameters import ARCHITECTURE
+from skmars.training.net import SegmentationNet
 
 __all__ = [
     "PersistenceMixin",
@@ -53,6 +54,17 @@ FITTED = (
 class PersistenceMixin:
     """Save and load for an estimator whose net `_restore_net` builds from its attributes."""
 
+    device_: str
+    net_: SegmentationNet
+    _move_net: Any
+
+    def __setstate__(self, state):
+        """Take up a pickled state; where its device is missing, the net is on the CPU."""
+        super().__setstate__(state)  # type: ignore[misc]
+        if hasattr(self, "net_") and str(self.net_.device) != self.device_:
+            _drop_missing_device(self)
+            self._move_net()
+
     def save(self, path: str | os.PathLike) -> None:
         """Write parameters and weights to one file, without pickle.
 
@@ -66,7 +78,7 @@ class PersistenceMixin:
             The file: a zip archive of `config.json` and `model.safetensors`.
         """
         check_is_fitted(self)
-        write_archive(path, describe(self), self.net_.module_.state_dict())  # type: ignore[attr-defined]
+        write_archive(path, describe(self), self.net_.module_.state_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike):
@@ -124,15 +136,20 @@ def savable(params: dict[str, Any]) -> dict[str, Any]:
 def restore(cls, description: dict[str, Any], weights: dict[str, Tensor]):
     """Make a segmenter of what `describe` told, and its weights."""
     segmenter = cls(**_params_from_json(description["params"]))
+    _drop_missing_device(segmenter)
+    for name in FITTED:
+        setattr(segmenter, name, description["fitted"][name])
+    segmenter._restore_net(weights)
+    return segmenter
+
+
+def _drop_missing_device(segmenter) -> None:
+    """Set `device` to "auto", with a warning, if torch does not have what it names."""
     try:
         choose_device(segmenter.device)
     except ValueError as error:
         warnings.warn(f"{error}; loaded with device='auto'", stacklevel=4)
         segmenter.set_params(device="auto")
-    for name in FITTED:
-        setattr(segmenter, name, description["fitted"][name])
-    segmenter._restore_net(weights)
-    return segmenter
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import pytest
 import torch
 from clocks import Clock
 
-from skmars.device import Arithmetic, choose_arithmetic, compute_settings
+from skmars.device import Arithmetic, choose_arithmetic, compute_settings, random_numbers
 
 # In this order machines are told how long a step takes.
 ARITHMETICS = [
@@ -96,3 +96,24 @@ def test_measured_once_for_each_number_of_threads(build):
     with compute_settings(torch.get_num_threads() + 1):
         choose_arithmetic(machine.device, "auto")
     assert machine.n_steps.total() == 2 * n_steps
+
+
+def test_devices_that_are_not_measured_are_left_alone(build, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("a device was asked")
+
+    machine = build(10, 10, 5, 5)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("get_rng_state", "set_rng_state", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, refuse)
+    before = torch.get_rng_state()
+    assert choose_arithmetic(machine.device, "auto") == ("bfloat16", True)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_random_numbers_are_those_of_torch_with_this_seed():
+    before = torch.get_rng_state()
+    with random_numbers(7, "cpu"):
+        drawn = torch.rand(5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(drawn, torch.rand(5, generator=torch.Generator().manual_seed(7)))

@@ -1,3 +1,4 @@
+import itertools
 import pickle
 
 import numpy as np
@@ -17,6 +18,7 @@ from skmars import Augmenter, Ensemble, MarsSegmenter
 from skmars import ensemble as ensemble_module
 from skmars.metrics import mean_iou_score
 from skmars.model_selection import SegmentationKFold
+from skmars.prediction.windows import cover
 from skmars.tuning import SegmenterSearchCV
 from skmars.tuning import search as search_module
 
@@ -367,3 +369,124 @@ def test_saved_ensemble_can_be_trained_as_before(data, member, tmp_path):
     with pytest.warns(UserWarning, match="random_state cannot be saved"):
         ensemble.save(tmp_path / "e")
     assert Ensemble.load(tmp_path / "e").random_state is None
+
+
+# Mosaics
+
+
+@pytest.fixture
+def windowed(fitted):
+    for one in fitted.estimators_:
+        one.set_params(window=(40, 48), overlap=0.5)
+    yield fitted
+    for one in fitted.estimators_:
+        one.set_params(window=None, overlap=0.25, tta=True)
+
+
+@pytest.fixture(scope="module")
+def mosaic():
+    return np.random.default_rng(1).integers(1, 255, (150, 210), dtype=np.uint8)
+
+
+def agree(labels, others):
+    """Whether they are the same, but for pixels that rounding decides."""
+    return np.mean(labels == others) > 0.999
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_labels_of_a_mosaic_are_those_of_predict(tta, windowed, mosaic):
+    for one in windowed.estimators_:
+        one.set_params(tta=tta)
+    target = np.full(mosaic.shape, 99, np.uint8)
+    assert windowed.predict_large(mosaic, target) is target
+    assert agree(target, windowed.predict(mosaic[None])[0])
+
+
+def test_classes_that_members_do_not_share_in_a_mosaic(data, windowed, mosaic):
+    X, y = data
+    few = clone(windowed.estimator).set_params(window=(40, 48), overlap=0.5)
+    few.fit(X, np.where(y == 0, 9, y))
+    ensemble = Ensemble(windowed.estimator)
+    ensemble.estimators_, ensemble.n_channels_in_ = [windowed.estimators_[0], few], 1
+    ensemble._set_classes()
+    assert ensemble.classes_.tolist() == [0, 1, 2, 3, 9]
+    target = np.full(mosaic.shape, 99, np.uint8)
+    ensemble.predict_large(mosaic, target)
+    assert agree(target, ensemble.predict(mosaic[None])[0])
+
+
+def test_mosaic_of_members_with_different_nets(data, windowed, mosaic):
+    deep = clone(windowed.estimator).set_params(depth=4, window=(40, 48), overlap=0.5).fit(*data)
+    ensemble = Ensemble(windowed.estimator)
+    ensemble.estimators_, ensemble.n_channels_in_ = [windowed.estimators_[0], deep], 1
+    ensemble._set_classes()
+    target = np.full(mosaic.shape, 99, np.uint8)
+    ensemble.predict_large(mosaic, target)
+    # Windows of all members begin where those of the deepest do.
+    expected = np.zeros((4, *mosaic.shape))
+    for row, column in itertools.product(cover(150, 40, 0.5, 16), cover(210, 48, 0.5, 16)):
+        part = slice(row.start, row.stop), slice(column.start, column.stop)
+        weights = np.outer(row.weights, column.weights)
+        expected[:, *part] += weights * ensemble.predict_proba(mosaic[part][None])[0]
+    assert agree(target, expected.argmax(axis=0))
+
+
+def test_mosaic_without_data_in_part(windowed, mosaic, tmp_path):
+    image, filled = mosaic.astype(np.float32), mosaic.astype(np.float32)
+    image[:, :20] = np.nan
+    filled[:, :20] = np.mean([one.mean_ for one in windowed.estimators_])
+    target = np.full(mosaic.shape, 99, np.uint8)
+    windowed.predict_large(
+        image, target, nodata=np.nan, nodata_label=255, checkpoint=tmp_path / "checkpoint"
+    )
+    assert (target[:, :20] == 255).all()
+    assert agree(target[:, 20:], windowed.predict(filled[None])[0][:, 20:])
+    assert list(tmp_path.iterdir()) == []
+
+
+class Stops:
+    """A target that is interrupted after the first strip."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.n_written = array, array.shape, array.dtype, 0
+
+    def __getitem__(self, region):
+        return self.array[region]
+
+    def __setitem__(self, region, labels):
+        self.n_written += 1
+        # The first is the test whether it can be written to.
+        if self.n_written == 3:
+            raise KeyboardInterrupt
+        self.array[region] = labels
+
+
+def test_resumed_mosaic(windowed, mosaic, tmp_path):
+    target, undisturbed = np.full((2, *mosaic.shape), 99, np.uint8)
+    windowed.predict_large(mosaic, undisturbed)
+    path = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        windowed.predict_large(mosaic, Stops(target), checkpoint=path)
+    other = Ensemble(windowed.estimator)
+    other.estimators_, other.n_channels_in_ = windowed.estimators_[::-1], 1
+    other._set_classes()
+    with pytest.raises(ValueError, match="another run, with another ensemble;"):
+        other.predict_large(mosaic, target, checkpoint=path)
+    windowed.predict_large(mosaic, target, checkpoint=path)
+    np.testing.assert_array_equal(target, undisturbed)
+
+
+def test_members_with_different_windows_label_no_mosaic(windowed, mosaic):
+    target = np.full(mosaic.shape, 99, np.uint8)
+    windowed.estimators_[0].set_params(window=(48, 48))
+    with pytest.raises(ValueError, match=r"one window and overlap.*\(40, 48\)"):
+        windowed.predict_large(mosaic, target)
+    assert (target == 99).all()
+
+
+def test_members_that_label_no_mosaics(data, fitted, mosaic):
+    ensemble = Ensemble(FrozenEstimator(fitted.estimators_[0]), n_members=2).fit(*data)
+    with pytest.raises(ValueError, match="which FrozenEstimator has not: use predict"):
+        ensemble.predict_large(mosaic, np.zeros(mosaic.shape, np.uint8))
+    with pytest.raises(NotFittedError):
+        Ensemble().predict_large(mosaic, np.zeros(mosaic.shape, np.uint8))

@@ -95,9 +95,9 @@ def test_arrays_that_only_slice(segmenter, source, expected):
     reads, writes = Sliced(source), Sliced(np.zeros((HEIGHT, WIDTH), np.uint8))
     segmenter.predict_large(reads, writes)
     np.testing.assert_array_equal(writes.array, expected)
-    # Never more than a window.
-    assert max(a.stop - a.start for a, _ in reads.regions) <= 40
-    assert max(b.stop - b.start for _, b in reads.regions) <= 48
+    # Never more than a window, or one of the patches of 64 pixels that are looked at first.
+    assert max(a.stop - a.start for a, _ in reads.regions) <= 64
+    assert max(b.stop - b.start for _, b in reads.regions) <= 64
 
 
 def test_memory_maps(segmenter, source, expected, tmp_path):
@@ -173,7 +173,7 @@ def test_window_of_its_own(segmenter_without_window):
     image = np.random.default_rng(0).integers(0, 255, (60, 1500), dtype=np.uint8)
     reads, target = Sliced(image), np.zeros(image.shape, np.uint8)
     segmenter.predict_large(reads, target)
-    extents = [(b.start, b.stop) for a, b in reads.regions if a.stop == 60]
+    extents = [(b.start, b.stop) for _, b in reads.regions if b.stop - b.start > 64]
     assert extents == [(0, 756), (744, 1500)]
     segmenter.set_params(window=(60, 756), overlap=12 / 756)
     np.testing.assert_array_equal(target, segmenter.predict(image[None])[0])
@@ -210,10 +210,11 @@ def test_bar(segmenter, source, capsys):
 # Resuming
 
 
-def interrupt(segmenter, source, target, path, n_strips):
+def interrupt(segmenter, source, target, path, n_strips, **params):
     # One write is the test whether it can be written to.
+    stops = Sliced(target, fail_after=1 + n_strips)
     with pytest.raises(KeyboardInterrupt):
-        segmenter.predict_large(source, Sliced(target, fail_after=1 + n_strips), checkpoint=path)
+        segmenter.predict_large(source, stops, checkpoint=path, **params)
     assert path.exists()
 
 
@@ -495,8 +496,185 @@ def test_memory_does_not_grow_with_the_image(segmenter, tmp_path):
     assert wide - high < 40
 
 
-def test_masked_pixels_of_a_mosaic_are_refused(segmenter, source):
+# Pixels without data
+
+
+def without_data(source, empty, dtype, nodata):
+    """A mosaic that has none in some places, and the same one filled with the mean by hand."""
+    image = np.maximum(source, 1).astype(dtype)
+    filled = image.copy()
+    image[empty] = nodata
+    return image, filled
+
+
+BORDER = np.indices((HEIGHT, WIDTH))[1] < 20
+
+
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        (np.float32, np.nan),
+        (np.float16, np.float64("nan")),
+        (np.longdouble, np.nan),
+        (np.float64, -9999),
+        (">f4", -3.4028235e38),
+        (np.float32, -np.inf),
+        (np.uint8, 0),
+        (np.uint8, 0.0),
+        (np.int16, np.int64(-32768)),
+    ],
+)
+def test_pixels_without_data_have_a_label_of_their_own(dtype, nodata, tta, segmenter, source):
+    image, filled = without_data(source, BORDER, dtype, nodata)
+    mean = segmenter.mean_[0]
+    filled[BORDER] = mean if filled.dtype.kind == "f" else round(mean)
+    target = np.zeros(source.shape, np.uint8)
+    segmenter.set_params(tta=tta)
+    try:
+        segmenter.predict_large(image, target, nodata=nodata, nodata_label=255)
+        expected = segmenter.predict(filled[None])[0]
+    finally:
+        segmenter.set_params(tta=False)
+    np.testing.assert_array_equal(target[~BORDER], expected[~BORDER])
+    assert (target[BORDER] == 255).all()
+
+
+def test_label_of_pixels_without_data_may_be_a_class(segmenter, source):
+    image, filled = without_data(source, BORDER, np.float32, np.nan)
+    filled[BORDER] = segmenter.mean_[0]
+    target = np.zeros(source.shape, np.int16)
+    segmenter.predict_large(image, target, nodata=np.nan, nodata_label=np.int64(10))
+    expected = np.where(BORDER, 10, segmenter.predict(filled[None])[0])
+    np.testing.assert_array_equal(target, expected)
+
+
+def test_pixels_without_data_have_none_in_any_channel(source):
+    X, y = make_terrain(6, shape=(32, 48), random_state=0)
+    segmenter = MarsSegmenter(**FIXED, window=(40, 48))
+    segmenter.fit(np.stack([X, 255 - X, X // 2], axis=-1), y)
+    data = np.maximum(source, 2)
+    image = np.stack([data, 256 - data.astype(np.int16), data // 2], axis=-1).astype(np.int16)
+    # One channel alone may have the value.
+    image[50:60, 100:120, 1] = 0
+    filled = image.copy()
+    image[BORDER] = 0
+    filled[BORDER] = np.rint(segmenter.mean_)
+    target = np.zeros(source.shape, np.uint8)
+    segmenter.predict_large(image, target, nodata=0, nodata_label=9)
+    expected = np.where(BORDER, 9, segmenter.predict(filled[None])[0])
+    np.testing.assert_array_equal(target, expected)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_windows_without_data_do_not_go_through_the_net(tta, segmenter, source):
+    rows, columns = np.indices(source.shape)
+    empty = columns - rows > 60
+    image, filled = without_data(source, empty, np.float32, np.nan)
+    filled[empty] = segmenter.mean_[0]
+    infer, seen = segmenter.net_.predictor(), []
+
+    def counted(x):
+        seen.append(len(x))
+        return infer(x)
+
+    target = np.zeros(source.shape, np.uint8)
+    segmenter.set_params(tta=tta)
+    segmenter.net_.predictor = lambda: counted
+    try:
+        segmenter.predict_large(image, target, nodata=np.nan, nodata_label=255)
+    finally:
+        del segmenter.net_.predictor
+        expected = segmenter.predict(filled[None])[0]
+        segmenter.set_params(tta=False)
+    with_data = [
+        not empty[a.start : a.stop, b.start : b.stop].all()
+        for a in cover(HEIGHT, 40, 0.5, 4)
+        for b in cover(WIDTH, 48, 0.5, 4)
+    ]
+    assert sum(seen) == (1 + tta) * sum(with_data) < (1 + tta) * len(with_data)
+    assert (target[empty] == 255).all()
+    # Fewer windows at once may round otherwise.
+    assert np.mean(target[~empty] == expected[~empty]) > 0.999
+
+
+def test_mosaic_without_any_data(segmenter):
+    target = np.zeros((HEIGHT, WIDTH), np.uint8)
+    image = np.full((HEIGHT, WIDTH), np.nan)
+    segmenter.predict_large(image, target, nodata=np.nan, nodata_label=7)
+    assert (target == 7).all()
+
+
+def test_resumed_run_with_pixels_without_data(segmenter, source, tmp_path):
+    path, (image, _) = tmp_path / "checkpoint", without_data(source, BORDER, np.float32, np.nan)
+    target, undisturbed = np.full((2, *source.shape), 99, np.uint8)
+    segmenter.predict_large(image, undisturbed, nodata=np.nan, nodata_label=255)
+    interrupt(segmenter, image, target, path, 3, nodata=np.nan, nodata_label=255)
+    for nodata, label in [(np.nan, 254), (0, 255)]:
+        with pytest.raises(ValueError, match=r"another run, with another nodata;|contains NaN"):
+            segmenter.predict_large(
+                image, target, checkpoint=path, nodata=nodata, nodata_label=label
+            )
+    segmenter.predict_large(image, target, checkpoint=path, nodata=np.nan, nodata_label=255)
+    np.testing.assert_array_equal(target, undisturbed)
+    assert not path.exists()
+
+
+def test_checkpoint_with_another_value_of_pixels_without_data(segmenter, source, tmp_path):
+    path, target = tmp_path / "checkpoint", np.zeros(source.shape, np.uint8)
+    interrupt(segmenter, source, target, path, 2, nodata=3, nodata_label=255)
+    for other in ({}, {"nodata": 4, "nodata_label": 255}, {"nodata": 3, "nodata_label": 254}):
+        with pytest.raises(ValueError, match="another run, with another nodata;"):
+            segmenter.predict_large(source, target, checkpoint=path, **other)
+
+
+def test_checkpoint_that_does_not_tell_of_missing_data(segmenter, source, expected, tmp_path):
+    path, target = tmp_path / "checkpoint", np.full(source.shape, 99, np.uint8)
+    interrupt(segmenter, source, target, path, 2)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["run"]["nodata"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    counted = Sliced(target)
+    segmenter.predict_large(source, counted, checkpoint=path)
+    np.testing.assert_array_equal(target, expected)
+    assert counted.n_written == 1 + 7 - 2
+
+
+@pytest.mark.parametrize(
+    ("nodata", "label", "match"),
+    [
+        (0, None, "need each other.*nodata_label=None"),
+        (None, 255, "need each other.*nodata=None"),
+        ("0", 255, "nodata must be a number"),
+        (0, 255.0, "nodata_label must be an integer"),
+        (0, 256, r"uint8 cannot hold the labels \[256\]"),
+        (0, -1, r"uint8 cannot hold the labels \[-1\]"),
+        (-9999, 255, "uint8 has no pixel of nodata=-9999"),
+        (0.5, 255, "uint8 has no pixel of nodata=0.5"),
+        (np.nan, 255, "uint8 has no pixel of nodata=nan"),
+    ],
+)
+def test_wrong_nodata(nodata, label, match, segmenter, source):
+    target = np.full(source.shape, 99, np.uint8)
+    with pytest.raises((ValueError, TypeError), match=match):
+        segmenter.predict_large(source, target, nodata=nodata, nodata_label=label)
+    assert (target == 99).all()
+
+
+def test_nodata_beyond_the_dtype_of_fractions(segmenter, source):
+    target = np.full(source.shape, 99, np.uint8)
+    with pytest.raises(ValueError, match="float16 has no pixel of nodata"):
+        segmenter.predict_large(
+            source.astype(np.float16), target, nodata=-3.4e38, nodata_label=255
+        )
+    assert (target == 99).all()
+
+
+@pytest.mark.parametrize("sliced", [False, True])
+def test_masked_pixels_of_a_mosaic_are_refused(sliced, segmenter, source):
     hidden = np.ma.masked_array(source, np.zeros(source.shape, dtype=bool))
     hidden[5, 7] = np.ma.masked
-    with pytest.raises(TypeError, match="source has masked pixels"):
-        segmenter.predict_large(hidden, np.zeros(source.shape, np.uint8))
+    target = np.full(source.shape, 99, np.uint8)
+    with pytest.raises(TypeError, match=r"source has masked pixels.*give it as nodata"):
+        segmenter.predict_large(Sliced(hidden) if sliced else hidden, target)
+    assert (target == 99).all()

@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback
 
 from skmars import Augmenter, Ensemble, MarsSegmenter
+from skmars.device import Arithmetic, choose_device
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,25 @@ def test_saved_on_a_device_that_is_not_here(fitted, terrain, tmp_path):
         copy = MarsSegmenter.load(tmp_path / "file")
     assert copy.device == "auto"
     assert copy.predict(terrain[0]).shape == terrain[1].shape
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda:7"])
+def test_pickled_on_a_device_that_is_not_here(name, fitted, terrain, monkeypatch):
+    elsewhere = pickle.loads(pickle.dumps(fitted)).set_params(device=name)
+    elsewhere.device_ = elsewhere.net_.device = "cuda:7"
+    elsewhere.net_.arithmetic = Arithmetic("bfloat16", channels_last=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.warns(UserWarning, match="cuda") as caught:
+        copy = pickle.loads(pickle.dumps(elsewhere))
+    told = any("loaded with device='auto'" in str(warning.message) for warning in caught)
+    assert told == (name != "auto")
+    assert copy.device == "auto"
+    assert copy.device_ == copy.net_.device == choose_device("auto")
+    assert copy.precision_ == copy.net_.arithmetic.precision == "float32"
+    np.testing.assert_allclose(
+        copy.predict_proba(terrain[0]), fitted.predict_proba(terrain[0]), atol=1e-5
+    )
+    copy.partial_fit(*terrain)
 
 
 @pytest.mark.parametrize("how", ["pickle", "joblib"])

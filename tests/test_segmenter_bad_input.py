@@ -353,7 +353,7 @@ def test_groups_of_two_dimensions():
     ("change", "match"),
     [
         (lambda X, y: (X,), "pair"),
-        (lambda X, y: (X, y, y), "pair"),
+        (lambda X, y: (X, y, None, y), "pair"),
         (lambda X, y: X, "pair"),
         (lambda X, y: 3, "pair"),
         (lambda X, y: {"X": X, "y": y}, "pair"),
@@ -522,6 +522,24 @@ def test_masked_images_in_a_list_are_refused():
             method(images)
     with pytest.raises(TypeError, match="y has masked pixels"):
         segmenter.score(list(X), list(np.ma.masked_array(y, hidden)))
+
+
+@pytest.mark.parametrize("kind", ["images", "pixels", "list of images"])
+def test_masked_sample_weights_are_refused(kind, fitted):
+    X, y = make_data()
+    shape = (N,) if kind == "images" else (N, H, W)
+    hidden = np.zeros(shape, dtype=bool)
+    hidden[0] = True
+    masked, unmasked = (np.ma.masked_array(np.ones(shape), mask) for mask in (hidden, False))
+    if kind == "list of images":
+        masked, unmasked = list(masked), list(unmasked)
+    match = "sample_weight has masked pixels"
+    for method in ("fit", "partial_fit"):
+        assert_rejected(make_segmenter(), X, y, match, method=method, sample_weight=masked)
+    make_segmenter(callbacks=None).fit(X, y, sample_weight=unmasked)
+    with pytest.raises(TypeError, match=match):
+        fitted.score(X, y, sample_weight=masked)
+    assert fitted.score(X, y, sample_weight=unmasked) == pytest.approx(fitted.score(X, y))
 
 
 @pytest.mark.parametrize("dtype", [np.uint64, np.float64])

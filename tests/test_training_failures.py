@@ -1,10 +1,12 @@
+import copy
 import math
 import signal
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import NotFittedError
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping
 
 from skmars import MarsSegmenter
 
@@ -90,3 +92,41 @@ def test_ctrl_c_within_a_callback_is_no_callback_s_own_stop(method, terrain, fas
     with pytest.raises(NotFittedError):
         segmenter.predict(terrain[0])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def moments_of(segmenter):
+    return segmenter.net_.optimizer_.state_dict()["state"]
+
+
+def test_a_partial_fit_that_diverges_leaves_what_was_trained_before(terrain, fast):
+    X, y = terrain
+    segmenter = MarsSegmenter(**fast).fit(X, y)
+    probabilities, history = segmenter.predict_proba(X), list(segmenter.history_)
+    moments = copy.deepcopy(moments_of(segmenter))
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        segmenter.set_params(learning_rate=1e30).partial_fit(X, y)
+    np.testing.assert_array_equal(segmenter.predict_proba(X), probabilities)
+    assert segmenter.history_ == history
+    assert moments.keys() == moments_of(segmenter).keys()
+    for number, state in moments.items():
+        for name, value in state.items():
+            assert torch.equal(value, moments_of(segmenter)[number][name]), name
+    segmenter.set_params(learning_rate=1e-3).partial_fit(X, y)
+    assert [row["epoch"] for row in segmenter.history_] == [1, 2, 3]
+
+
+def test_a_callback_that_stops_does_not_hide_a_loss_that_is_not_finite(terrain, fast):
+    stop = EarlyStopping(monitor="train_loss", patience=1, sink=lambda text: None)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        MarsSegmenter(**fast, loss=nan_loss, callbacks=[stop]).fit(*terrain)
+
+
+def test_weights_that_are_not_finite_where_a_callback_stops_within_an_epoch(terrain, fast):
+    class Spoil(Callback):
+        def on_batch_end(self, net, **kwargs):
+            if len(net.history) == 2:
+                net.module_.head.bias.data.fill_(math.nan)
+                raise KeyboardInterrupt
+
+    with pytest.raises(FloatingPointError, match="diverged"):
+        MarsSegmenter(**fast, ema_decay=None, callbacks=[Spoil()]).fit(*terrain)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 from fit_records import Record, numbered, scores_of
 
-from skmars import MarsSegmenter
+from skmars import Ensemble, MarsSegmenter
 
 
 @pytest.mark.parametrize("pixels", [True, False])
@@ -141,3 +142,64 @@ def test_validation_data_without_a_label_are_refused(terrain, fast):
     segmenter = MarsSegmenter(**fast, ignore_label=255)
     with pytest.raises(ValueError, match="no labelled pixel in validation_data"):
         segmenter.fit(X, y, validation_data=(X[:4], np.full_like(y[:4], 255)))
+
+
+@pytest.mark.parametrize("of_pixels", [True, False])
+def test_validation_data_may_have_weights(of_pixels, terrain, fast):
+    X, y = terrain
+    shape = (8, *y.shape[1:]) if of_pixels else (8, 1, 1)
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(0.5, 2, shape) * (rng.random(shape) < 0.6)
+    wrong = np.where(pixels > 0, y[:8], (y[:8] + 1) % 5).astype(y.dtype)
+    weight = pixels if of_pixels else pixels.ravel()
+    params = {**fast, "max_epochs": 1}
+    fits = [
+        MarsSegmenter(**params).fit(X, y, validation_data=(X[:8], masks, weight))
+        for masks in (y[:8], wrong)
+    ]
+    for name in ("valid_loss", "valid_mean_iou"):
+        assert fits[0].history_[0][name] == pytest.approx(fits[1].history_[0][name], rel=1e-6)
+    expected = fits[0].score(X[:8], y[:8], sample_weight=weight)
+    assert scores_of(fits[0])[-1] == pytest.approx(expected, abs=1e-6)
+    assert expected != fits[0].score(X[:8], y[:8])
+
+
+@pytest.mark.parametrize(
+    ("params", "weight", "message"),
+    [
+        ({}, np.ones(7), r"validation_data\[2\] must have shape \(8,\)"),
+        ({}, np.full(8, -1.0), r"validation_data\[2\] must be finite, at least 0"),
+        ({}, np.zeros(8), r"validation_data\[2\] .* not 0 everywhere"),
+        ({"ignore_label": 9}, np.eye(8)[0], r"validation_data\[2\] is 0 wherever"),
+        ({"loss": torch.nn.functional.cross_entropy}, np.ones(8), "callable loss"),
+    ],
+)
+def test_bad_weights_of_validation_data(params, weight, message, terrain, fast):
+    X, y = terrain
+    y_valid = y[:8].copy()
+    if "ignore_label" in params:
+        y_valid[0] = 9
+    with pytest.raises(ValueError, match=message):
+        MarsSegmenter(**fast, **params).fit(X, y, validation_data=(X[:8], y_valid, weight))
+
+
+def test_members_of_an_ensemble_are_validated_by_the_weights(terrain, fast):
+    X, y = terrain[0], np.minimum(terrain[1], 3)
+    weight = np.random.default_rng(0).random(y.shape) ** 4
+    first = np.arange(len(X)) < 12
+    ensemble = Ensemble(MarsSegmenter(**{**fast, "max_epochs": 1}), n_members=2, random_state=0)
+    for member in ensemble.fit(X, y, sample_weight=weight, groups=first).estimators_:
+        scores = [
+            member.score(X[half], y[half], sample_weight=weight[half]) for half in (first, ~first)
+        ]
+        assert np.isclose(scores, scores_of(member)[-1], rtol=0, atol=1e-6).any()
+
+
+def test_images_that_are_too_few_to_hold_some_out(terrain, fast):
+    X, y = (part[:1] for part in terrain)
+    segmenter = MarsSegmenter(**{**fast, "max_epochs": 1})
+    way_out = "cannot hold out.*set validation_fraction=None or give validation_data"
+    with pytest.raises(ValueError, match=way_out):
+        segmenter.fit(X, y)
+    segmenter.fit(X, y, validation_data=(X, y))
+    segmenter.set_params(validation_fraction=None).fit(X, y)

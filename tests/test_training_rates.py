@@ -110,6 +110,7 @@ def test_time_limit_within_an_epoch(freeze, n_phases, clock, terrain, fast):
     X, y = terrain
     record = Record()
     params = {**fast, "batch_size": 1, "time_limit": float(n_phases), "freeze": freeze}
+    params["augmentation"] = None
     # Validation batches that take as long as a forward pass is thought to.
     duration = Duration(clock, training=1 / 16, validation=0.35 / 16)
     segmenter = MarsSegmenter(**params, fine_tune_epochs=2, callbacks=[record, duration])
@@ -127,6 +128,21 @@ def test_time_limit_within_an_epoch(freeze, n_phases, clock, terrain, fast):
     np.testing.assert_allclose(record.rates, np.concatenate(expected), rtol=1e-6)
 
 
+def test_time_limit_where_validation_images_are_larger(clock, terrain, fast):
+    X, y = terrain
+    valid = [np.kron(part[:2], np.ones((1, 2, 2), dtype=part.dtype)) for part in (X, y)]
+    # Four times as many pixels as an image, of which a step sees a window of 9/16.
+    seconds = 0.35 * 4 * 16 / 9 / 16
+    record = Record()
+    params = {**fast, "batch_size": 1, "time_limit": 1.0}
+    duration = Duration(clock, training=1 / 16, validation=seconds)
+    segmenter = MarsSegmenter(**params, callbacks=[record, duration])
+    segmenter.fit(X, y, validation_data=tuple(valid))
+    assert len(record.rates) == 11
+    assert clock.now == pytest.approx(11 / 16 + 2 * seconds)
+    assert clock.now <= 1.0
+
+
 def test_slow_first_batch_does_not_end_the_epoch(clock, terrain, fast):
     class SlowStart(Callback):
         def on_train_begin(self, net, **kwargs):
@@ -139,7 +155,7 @@ def test_slow_first_batch_does_not_end_the_epoch(clock, terrain, fast):
     record = Record()
     # By the first step alone, the validation would take all of the time.
     duration = Duration(clock, training=1 / 16, validation=0.35 / 16)
-    params = {**fast, "batch_size": 1, "time_limit": 2.0}
+    params = {**fast, "batch_size": 1, "time_limit": 2.0, "augmentation": None}
     segmenter = MarsSegmenter(**params, callbacks=[record, SlowStart(), duration])
     segmenter.fit(*terrain, validation_data=terrain)
     assert segmenter.n_iter_ == 1

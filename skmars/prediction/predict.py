@@ -1,13 +1,14 @@
 """From images to labels or probabilities, a batch at a time."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skmars import _validation as check
 from skmars.batches import channels_first
 from skmars.prediction.windows import Windows, blend, check_window, equal_batches
 from skmars.training.net import SegmentationNet
@@ -19,6 +20,8 @@ __all__ = [
     "predict_labels",
     "predict_probabilities",
     "probability_predictor",
+    "sample_pixels",
+    "warn_of_other_scale",
 ]
 
 # Images `(n, C, h, w)` to logits.
@@ -26,6 +29,9 @@ Infer = Callable[[Tensor], Tensor]
 
 # Images of 8 bits instead of fractions vary 255 times as much; scenes differ by far less.
 OTHER_SCALE = 50.0
+
+# So many images are looked at for their scale.
+N_SAMPLES = 8
 
 EVERYWHERE = (slice(None), slice(None))
 
@@ -149,7 +155,8 @@ def _scores(
     """Indices of images, a region, and its logits or probabilities there, until all have come."""
     window, grid = settings.window, coarsest_grid(net)
     check_window(window, settings.overlap, grid)
-    _warn_of_other_scale(images[0], net.scale)
+    # The level of whoever has called the estimator's method.
+    warn_of_other_scale(sample_pixels(images), net.scale, stacklevel=5)
     whole: dict[tuple, list[int]] = {}
     larger: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(images):
@@ -180,26 +187,60 @@ def _scores(
         yield [order[block.image]], (block.rows, block.columns), block.probabilities[None]
 
 
-def _warn_of_other_scale(image: np.ndarray, scale: np.ndarray) -> None:
-    """Warn of an image whose intensities are not of the units that the training had."""
-    spread = np.std(image, dtype=np.float64) / scale.max()
-    are_fractions = 0 < spread < 1 / OTHER_SCALE and np.abs(image).max() <= 1
-    if are_fractions or spread > OTHER_SCALE:
+def sample_pixels(images: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
+    """Some pixels of some images, for `warn_of_other_scale`."""
+    return [check.thinned(images[k]) for k in check.spread_out(len(images), N_SAMPLES)]
+
+
+def warn_of_other_scale(
+    samples: Iterable[np.ndarray], scale: np.ndarray, *, stacklevel: int
+) -> None:
+    """Warn if intensities are not of the units that the training had.
+
+    Parameters
+    ----------
+    samples : iterable of ndarray
+        Pixels of some images, with the channels last if there are several. Constant ones say
+        nothing; all others have to be on another scale.
+    scale : ndarray of shape (C,)
+        Standard deviation of each channel of the training images.
+    stacklevel : int
+        As in `warnings.warn`.
+    """
+    spreads = []
+    for sample in samples:
+        if sample.size == 0 or sample.min() == sample.max():
+            continue
+        # Of numbers near the largest, the square is infinite.
+        with np.errstate(over="ignore"):
+            own = sample.reshape(-1, len(scale)).std(axis=0, dtype=np.float64)
+        spread = float(np.median(own / scale))
+        are_fractions = scale.max() > 1 and spread < 1 / OTHER_SCALE and np.abs(sample).max() <= 1
+        if not are_fractions and spread <= OTHER_SCALE:
+            return
+        spreads.append(spread)
+    if spreads:
         warnings.warn(
-            f"the first image has {spread:.2g} times the standard deviation of the training "
-            "images: give intensities on the same scale, such as 0 to 255",
+            f"the images have {np.median(spreads):.2g} times the standard deviation of the "
+            f"training images, {scale.max():.3g}: give intensities on the same scale",
             UserWarning,
-            # Of whoever has called the estimator's method.
-            stacklevel=5,
+            stacklevel=stacklevel,
         )
 
 
 def _outputs(infer: Infer, images: np.ndarray, tta: bool) -> Tensor:
     """Logits of images, or mean probabilities over them and their mirror images."""
     with torch.inference_mode():
-        logits = infer(channels_first(images))
-        if not tta:
-            return logits
-        # In numpy, since torch cannot flip every dtype that images may have.
-        mirrored = infer(channels_first(np.flip(images, axis=2).copy()))
-        return (logits.softmax(dim=1) + mirrored.softmax(dim=1).flip(3)) / 2
+        outputs = infer(channels_first(images))
+        if tta:
+            # In numpy, since torch cannot flip every dtype that images may have.
+            mirrored = infer(channels_first(np.flip(images, axis=2).copy()))
+            outputs = (outputs.softmax(dim=1) + mirrored.softmax(dim=1).flip(3)) / 2
+        # A sum takes one pass, and is as finite as its numbers.
+        if not outputs.sum().isfinite():
+            raise ValueError(
+                "the net's outputs are not finite: some intensities are too far from those of the "
+                "training images. Fill pixels without data with a value like the others', such as "
+                "their median, or give predict_large their value as nodata"
+            )
+        return outputs

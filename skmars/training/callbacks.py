@@ -13,22 +13,26 @@ from skmars.schedules import Schedule
 
 __all__ = ["BestWeights", "LearningRate", "Pace", "ValidationScore"]
 
+# Fraction of the time of a training step that the forward pass takes, for as many pixels.
+FORWARD_SHARE = 0.35
+
 
 class Pace(Callback):
     """Know how much of a phase is done, and when it has to end.
 
     Parameters
     ----------
-    validation_steps : float
-        How many training steps a validation is thought to last until one has been timed.
+    validation_pixels : int
+        Of all images to validate on: they tell how long that takes, until it has been timed.
     """
 
-    def __init__(self, validation_steps: float):
-        self.validation_steps = validation_steps
+    def __init__(self, validation_pixels: int):
+        self.validation_pixels = validation_pixels
 
     def initialize(self):
         """Forget how long steps and validations take; a new phase does not."""
         self.step_seconds_ = 0.0
+        self.step_pixels_ = 0
         self.n_timed_ = 0
         self.validation_seconds_: float | None = None
         self.earlier_epochs_ = self.n_epochs_ = 0
@@ -80,13 +84,17 @@ class Pace(Callback):
         if self.validation_seconds_ is not None:
             return self.validation_seconds_
         # The first batch of all warms up: a validation guessed from it may seem to fill the phase.
-        return self.step_seconds_ * self.validation_steps if self.n_timed_ > 1 else 0.0
+        if self.n_timed_ < 2:
+            return 0.0
+        # Steps may see windows of the images, and validation sees them whole.
+        n_steps = self.validation_pixels / self.step_pixels_
+        return FORWARD_SHARE * self.step_seconds_ * n_steps
 
     def on_epoch_begin(self, net, **kwargs):
         """Start the clock of the first batch."""
         self.step_started_ = time.perf_counter()
 
-    def on_batch_end(self, net, batch=None, training=False, **kwargs):
+    def on_batch_end(self, net, training=False, y_pred=None, **kwargs):
         """Time and count a training batch."""
         if not training:
             return
@@ -94,6 +102,8 @@ class Pace(Callback):
         seconds = now - self.step_started_
         # The fastest speaks for the others.
         self.step_seconds_ = min(seconds, self.step_seconds_ or seconds)
+        # All steps have nearly as many: of images as they are after augmentation.
+        self.step_pixels_ = y_pred[:, 0].numel()
         self.n_timed_ += 1
         self.step_started_ = now
         self.n_done_ += 1

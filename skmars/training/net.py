@@ -110,6 +110,16 @@ class SegmentationNet(NeuralNet):
         set_layout(self.module_, self.arithmetic)
         return self
 
+    def move(self, device: str, arithmetic: Arithmetic) -> None:
+        """Compute on a device and in an arithmetic from now on; the optimizer goes along."""
+        self.device, self.arithmetic, self._folded = device, arithmetic, None
+        self.module_.to(device)
+        self.criterion_.to(device)
+        set_layout(self.module_, arithmetic)
+        for group in self.optimizer_.param_groups:
+            group["fused"] = _is_fused(device)
+        _lay_out_moments(self.optimizer_)
+
     def use_compiler(self, wanted: bool) -> None:
         """Compile the forward pass for the rest of this process, or no longer do so."""
         if not wanted:
@@ -258,8 +268,7 @@ def make_net(
         lr=params["learning_rate"],
         batch_size=params["batch_size"],
         optimizer__weight_decay=params["weight_decay"],
-        # One pass over all weights; the other devices have no such kernel.
-        optimizer__fused=torch.device(device).type in {"cpu", "cuda"},
+        optimizer__fused=_is_fused(device),
         module__in_channels=n_channels,
         module__n_classes=len(class_weight),
         **{f"module__{name}": params[name] for name in ARCHITECTURE},
@@ -269,3 +278,18 @@ def make_net(
 def _moved(tensors: Iterable[Tensor | None], device: torch.device) -> list[Any]:
     """Tensors on a device, and None where there is none."""
     return [None if tensor is None else tensor.to(device) for tensor in tensors]
+
+
+def _is_fused(device: str) -> bool:
+    """Whether AdamW passes over all weights at once; the other devices have no such kernel."""
+    return torch.device(device).type in {"cpu", "cuda"}
+
+
+def _lay_out_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Place and lay out what an optimizer remembers of each weight as the weight itself is."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                moved = value.to(weight.device)
+                is_moment = value.shape == weight.shape
+                state[name] = torch.empty_like(weight).copy_(moved) if is_moment else moved

@@ -1,6 +1,7 @@
 """One training run, through the phases of a plan."""
 
 import contextlib
+import copy
 import itertools
 import math
 import re
@@ -24,9 +25,6 @@ from skmars.training.temperature import TemperatureScaling
 from skmars.transforms import Batch
 
 __all__ = ["train"]
-
-# Fraction of the time of a training step that the forward pass takes.
-FORWARD_SHARE = 0.35
 
 
 def train(
@@ -67,11 +65,11 @@ def train(
     Raises
     ------
     FloatingPointError
-        If the loss is no longer finite.
+        If losses, weights or predictions are no longer finite; the net is as before then.
     KeyboardInterrupt
         If a callback stops the training before there is an epoch.
     """
-    pace = Pace(FORWARD_SHARE * len(valid_set or ()) / net.batch_size)
+    pace = Pace(0 if valid_set is None else len(valid_set) * valid_set.masks[0].size)
     rate, best = LearningRate(pace), BestWeights()
     net.verbose = verbose
     net.max_epochs = sum(phase.max_epochs for phase in plan.phases)
@@ -84,6 +82,7 @@ def train(
     callbacks = [*own, *callbacks, *_reports(verbose)]
     with (
         noting_interrupts() as net.interrupted,
+        _restored_if_diverged(net),
         _lent_to(net, pace, rng, augment, valid_set, callbacks),
     ):
         try:
@@ -112,6 +111,21 @@ def train(
         with contextlib.suppress(StopPhase):
             net.notify("on_train_end", X=train_set, y=None)
     return best.epoch_ if plan.keep_best else len(net.history) - 1
+
+
+@contextlib.contextmanager
+def _restored_if_diverged(net: SegmentationNet) -> Iterator[None]:
+    """Give a net its weights and its optimizer's state back if they are no longer finite."""
+    weights = copy.deepcopy(net.module_.state_dict())
+    moments = copy.deepcopy(net.optimizer_.state_dict())
+    n_epochs = len(net.history)
+    try:
+        yield
+    except FloatingPointError:
+        net.module_.load_state_dict(weights)
+        net.optimizer_.load_state_dict(moments)
+        del net.history[n_epochs:]
+        raise
 
 
 @contextlib.contextmanager
@@ -170,9 +184,10 @@ def _run_phase(
             drop_unfinished_epoch(net)
             if not net.history:
                 raise KeyboardInterrupt("stopped before the end of the first epoch") from None
-            return
+            finished = True
+        else:
+            finished = n_done >= max_epochs if pace.deadline_ is None else pace.is_over()
         _check_finite(net)
-        finished = n_done >= max_epochs if pace.deadline_ is None else pace.is_over()
         if finished or (patience is not None and best.n_worse_ >= patience):
             return
 

@@ -11,9 +11,9 @@ import torch
 from skmars import _validation as check
 from skmars.augmentation import choose_augmenter
 from skmars.batches import SegmentationDataset, measure_scaling
-from skmars.device import choose_arithmetic, choose_device, compute_settings, set_layout
-from skmars.model_selection import holdout_split
-from skmars.parameters import ARCHITECTURE
+from skmars.device import choose_arithmetic, choose_device, compute_settings, random_numbers
+from skmars.model_selection import class_counts, holdout_split
+from skmars.parameters import ARCHITECTURE, check_together
 from skmars.training.history import history_rows, restore_history
 from skmars.training.net import Criterion, SegmentationNet, make_net
 from skmars.training.plan import Plan
@@ -41,6 +41,7 @@ class TrainingMixin:
     validation_fraction: float | None
     verbose: int
     weight_decay: float
+    _validate_params: Callable[[], None]
 
     @property
     def temperature_(self) -> float:
@@ -55,19 +56,32 @@ class TrainingMixin:
         # An image whose pixels do not count has nothing to be validated by.
         rows = np.flatnonzero(counted)
         groups = np.arange(n) if groups is None else groups
-        _, held_out = holdout_split(
-            counts[rows], self.validation_fraction, groups=groups[rows], rng=rng
-        )
+        try:
+            _, held_out = holdout_split(
+                counts[rows], self.validation_fraction, groups=groups[rows], rng=rng
+            )
+        except ValueError as error:
+            way_out = "set validation_fraction=None or give validation_data"
+            raise ValueError(f"{error}; {way_out}") from error
         is_held_out = np.isin(groups, groups[rows[held_out]])
         return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
-    def _check_valid(self, validation_data, X, classes) -> tuple[np.ndarray, np.ndarray]:
-        """Images and masks that were given to validate on."""
+    def _check_valid(
+        self, validation_data, X, classes
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Images and masks that were given to validate on, and their weights or None."""
         n_channels = check.count_channels(X)
-        X_valid, y_valid = check.check_validation_data(validation_data, n_channels=n_channels)
+        X_valid, y_valid, weight = check.check_validation_data(
+            validation_data, n_channels=n_channels
+        )
         name = "validation_data[1]"
         check.check_labels(y_valid, classes, self.ignore_label, name=name, needs_one=True)
-        return X_valid, y_valid
+        if weight is not None:
+            check_together(self.get_params(deep=False), weighted=True)
+            counts = class_counts(y_valid, classes, weight)
+            if not counts[weight.reshape(len(weight), -1).any(axis=1)].any():
+                raise ValueError(f"validation_data[2] is 0 wherever {name} has labels")
+        return X_valid, y_valid, weight
 
     def _dataset(
         self, X, y, sample_weight=None, rows=None, *, mean_weight=1.0
@@ -87,11 +101,10 @@ class TrainingMixin:
         """Seed torch, set threads, denormals and gradients, and leave all of it as it was."""
         with (
             compute_settings(self.n_threads),
-            torch.random.fork_rng(),
+            random_numbers(int(rng.integers(2**31)), choose_device(self.device)),
             torch.inference_mode(False),
             torch.enable_grad(),
         ):
-            torch.manual_seed(int(rng.integers(2**31)))
             yield
 
     @contextlib.contextmanager
@@ -149,12 +162,23 @@ class TrainingMixin:
         net = self.net_
         criterion = Criterion(self.loss, self.loss_params or {}, self.class_weight_)
         net.batch_size, net.criterion_ = self.batch_size, criterion.to(net.device)
-        net.arithmetic = choose_arithmetic(self.device_, self.precision)
-        set_layout(net.module_, net.arithmetic)
-        _lay_out_moments(net.optimizer_)
-        self.precision_ = net.arithmetic.precision
         for group in net.optimizer_.param_groups:
             group["weight_decay"] = self.weight_decay
+
+    def _move_net(self) -> None:
+        """Let the net compute on the device and in the precision that the parameters name now."""
+        with self._computing(np.random.default_rng()):
+            device = choose_device(self.device)
+            self.net_.move(device, choose_arithmetic(device, self.precision))
+        self.device_, self.precision_ = device, self.net_.arithmetic.precision
+
+    def _place_net(self) -> None:
+        """Move the net if the parameters name another device or precision than it has."""
+        is_there = choose_device(self.device) == self.device_
+        # "auto" keeps to what it has chosen: with another number of threads it might differ.
+        if not is_there or self.precision not in ("auto", self.precision_):
+            self._validate_params()
+            self._move_net()
 
     def _build_net(self) -> SegmentationNet:
         net = make_net(
@@ -197,11 +221,3 @@ class TrainingMixin:
         self.history_ = history_rows(self.net_)
         self.net_.temperature = self.temperature_
         self.n_iter_ = len(self.history_)
-
-
-def _lay_out_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Lay out what an optimizer remembers of each weight as the weight itself is."""
-    for weight, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
-                state[name] = torch.empty_like(weight).copy_(value)
