@@ -87,11 +87,11 @@ def test_large_images(tmp_path, monkeypatch, terrain, fast):
     segmenter = MarsSegmenter(**{**fast, "max_epochs": 1}).fit(X, y)
     noted, add = [], Checkpoint.add
 
-    def add_and_stop(self, labels):
+    def add_and_stop(self, strips):
         if noted:
             raise KeyboardInterrupt
-        add(self, labels)
-        noted.append(len(labels))
+        add(self, strips)
+        noted.append(len(strips[0]))
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "add", add_and_stop)

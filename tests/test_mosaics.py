@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 from skmars import MarsSegmenter
 from skmars.datasets import make_terrain
+from skmars.metrics import predictive_entropy
 from skmars.prediction.mosaics import fitting_side
 from skmars.prediction.windows import cover
 
@@ -678,3 +679,72 @@ def test_masked_pixels_of_a_mosaic_are_refused(sliced, segmenter, source):
     with pytest.raises(TypeError, match=r"source has masked pixels.*give it as nodata"):
         segmenter.predict_large(Sliced(hidden) if sliced else hidden, target)
     assert (target == 99).all()
+
+
+# Uncertainty
+
+
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_uncertainty_is_the_entropy_of_the_probabilities(dtype, tta, segmenter, source):
+    target, uncertainty = np.zeros(source.shape, np.uint8), np.zeros(source.shape, dtype)
+    segmenter.set_params(tta=tta)
+    try:
+        segmenter.predict_large(source, target, uncertainty=uncertainty)
+        probabilities = segmenter.predict_proba(source[None])[0]
+        np.testing.assert_array_equal(target, segmenter.predict(source[None])[0])
+    finally:
+        segmenter.set_params(tta=False)
+    close = {"atol": 1e-3 if dtype == np.float16 else 1e-5}
+    np.testing.assert_allclose(uncertainty, predictive_entropy(probabilities), **close)
+
+
+def test_uncertainty_of_pixels_without_data_is_nan(segmenter, source):
+    image, _ = without_data(source, BORDER, np.float32, np.nan)
+    target, uncertainty = np.zeros(source.shape, np.uint8), np.zeros(source.shape)
+    segmenter.predict_large(
+        image, target, nodata=np.nan, nodata_label=255, uncertainty=uncertainty
+    )
+    np.testing.assert_array_equal(np.isnan(uncertainty), BORDER)
+
+
+def test_resumed_run_gives_the_same_uncertainty(segmenter, source, expected, tmp_path):
+    target, uncertainty = np.zeros(source.shape, np.uint8), np.zeros(source.shape)
+    whole = np.zeros(source.shape)
+    segmenter.predict_large(source, np.zeros(source.shape, np.uint8), uncertainty=whole)
+    path = tmp_path / "checkpoint"
+    interrupt(segmenter, source, target, path, 2, uncertainty=uncertainty)
+    with pytest.raises(ValueError, match="another run, with another uncertainty"):
+        segmenter.predict_large(source, target, checkpoint=path)
+    # Those that were emptied are not taken for written.
+    with pytest.raises(ValueError, match="target does not hold"):
+        segmenter.predict_large(
+            source, target, checkpoint=path, uncertainty=np.zeros_like(uncertainty)
+        )
+    interrupt(segmenter, source, target, path, 1, uncertainty=uncertainty)
+    segmenter.predict_large(source, target, checkpoint=path, uncertainty=uncertainty)
+    np.testing.assert_array_equal(target, expected)
+    np.testing.assert_allclose(uncertainty, whole, atol=1e-6)
+
+
+BAD_UNCERTAINTIES = {
+    "integers": (np.zeros(SHAPE, np.uint8), "uncertainty must be of a floating dtype, got uint8"),
+    "other height": (np.zeros((HEIGHT - 1, WIDTH)), r"uncertainty must have.*\(149, 210\)"),
+    "not writeable": (read_only(SHAPE), "uncertainty cannot be written"),
+    "a list": ([[0.0] * WIDTH] * HEIGHT, "uncertainty must be an array"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_UNCERTAINTIES)
+def test_wrong_uncertainties(name, segmenter, source):
+    uncertainty, match = BAD_UNCERTAINTIES[name]
+    target = np.full(source.shape, 99, np.uint8)
+    with pytest.raises((ValueError, TypeError), match=match):
+        segmenter.predict_large(source, target, uncertainty=uncertainty)
+    assert (target == 99).all()
+
+
+def test_uncertainty_on_top_of_the_target(segmenter, source):
+    both = np.zeros(source.shape, np.float32)
+    with pytest.raises(ValueError, match="target and uncertainty must not share memory"):
+        segmenter.predict_large(source, both.view(np.int32), uncertainty=both)

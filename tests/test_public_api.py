@@ -171,6 +171,7 @@ METHODS = {
         "target",
         "nodata",
         "nodata_label",
+        "uncertainty",
         "checkpoint",
         "progress",
     ],

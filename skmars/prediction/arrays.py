@@ -9,7 +9,7 @@ import numpy as np
 
 from skmars import _validation as check
 
-__all__ = ["Source", "check_nodata", "check_target"]
+__all__ = ["Source", "check_nodata", "check_target", "check_uncertainty"]
 
 # Side of the patches that stand for a whole source.
 PATCH = 64
@@ -134,30 +134,55 @@ def check_target(target, image: Source, labels: Sequence[int]) -> None:
         If it is no array of the image's height and width, cannot hold all of the labels, or
         cannot be written to.
     """
-    try:
-        shape, dtype = tuple(target.shape), np.dtype(target.dtype)
-    except (AttributeError, TypeError) as error:
-        raise TypeError(
-            f"target must be an array with a shape and a dtype, got {type(target).__name__}"
-        ) from error
-    if shape != image.shape[:2]:
-        raise ValueError(
-            f"target must have the height and width of the source, {image.shape[:2]}; got "
-            f"shape {shape}"
-        )
+    dtype = _check_output(target, "target", image)
     if dtype.kind not in "bui":
         raise TypeError(f"target must be of an integer dtype, got {dtype}")
     lowest, highest = _limits(dtype)
     lost = [int(label) for label in labels if not lowest <= label <= highest]
     if lost:
         raise ValueError(f"target of dtype {dtype} cannot hold the labels {lost}")
-    arrays = (target, image.array)
-    if all(isinstance(one, np.ndarray) for one in arrays) and np.may_share_memory(*arrays):
-        raise ValueError("source and target must not share memory")
+
+
+def check_uncertainty(uncertainty, image: Source, target) -> None:
+    """Check that the uncertainty of an image's labels can be written to an array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no array of floats of the image's height and width, is the target as well, or
+        cannot be written to.
+    """
+    dtype = _check_output(uncertainty, "uncertainty", image)
+    if dtype.kind != "f":
+        raise TypeError(f"uncertainty must be of a floating dtype, got {dtype}")
+    if _share_memory(uncertainty, target):
+        raise ValueError("target and uncertainty must not share memory")
+
+
+def _check_output(array, name: str, image: Source) -> np.dtype:
+    """Dtype of an array that something is to be written to for each pixel of an image."""
     try:
-        target[0:1, 0:1] = np.asarray(target[0:1, 0:1])
+        shape, dtype = tuple(array.shape), np.dtype(array.dtype)
+    except (AttributeError, TypeError) as error:
+        raise TypeError(
+            f"{name} must be an array with a shape and a dtype, got {type(array).__name__}"
+        ) from error
+    if shape != image.shape[:2]:
+        raise ValueError(
+            f"{name} must have the height and width of the source, {image.shape[:2]}; got "
+            f"shape {shape}"
+        )
+    if _share_memory(array, image.array):
+        raise ValueError(f"source and {name} must not share memory")
+    try:
+        array[0:1, 0:1] = np.asarray(array[0:1, 0:1])
     except Exception as error:  # Of a kind that depends on what holds the array.
-        raise ValueError(f"target cannot be written to: {error}") from error
+        raise ValueError(f"{name} cannot be written to: {error}") from error
+    return dtype
+
+
+def _share_memory(*arrays) -> bool:
+    return all(isinstance(one, np.ndarray) for one in arrays) and np.may_share_memory(*arrays)
 
 
 def _refuse_masked(array) -> None:

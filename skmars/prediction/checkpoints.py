@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,32 +70,32 @@ class Checkpoint:
         with replacing(self.path, "w", encoding="utf-8") as file:
             json.dump(content, file)
 
-    def restore(self, target, windows: Windows) -> int:
-        """Number of strips that the target holds as they were written, counted from the top.
+    def restore(self, targets: Sequence[Any], windows: Windows) -> int:
+        """Number of strips that all targets hold as they were written, counted from the top.
 
         Raises
         ------
         ValueError
-            If it holds not even the first of those that are done.
+            If they hold not even the first of those that are done.
         """
-        width = target.shape[1]
         n_done = 0
         for i, checksum in enumerate(self.strips):
             rows = windows.strip(i)
-            if _checksum(np.asarray(target[rows.start : rows.stop, 0:width])) != checksum:
+            held = [one[rows.start : rows.stop, 0 : one.shape[1]] for one in targets]
+            if _checksum(held) != checksum:
                 break
             n_done += 1
         if self.strips and not n_done:
             raise ValueError(
-                f"the target does not hold the labels that checkpoint {os.fspath(self.path)!r} "
-                "tells of; give the target of that run, or delete the checkpoint to begin anew"
+                f"the target does not hold what checkpoint {os.fspath(self.path)!r} tells of; give "
+                "the arrays of that run, or delete the checkpoint to begin anew"
             )
         del self.strips[n_done:]
         return n_done
 
-    def add(self, labels: np.ndarray) -> None:
-        """Note that one more strip has been written."""
-        self.strips.append(_checksum(labels))
+    def add(self, strips: Sequence[np.ndarray]) -> None:
+        """Note that one more strip has been written, of each target."""
+        self.strips.append(_checksum(strips))
         self._write()
 
     def remove(self) -> None:
@@ -103,8 +103,11 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def _checksum(labels: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(labels).tobytes())
+def _checksum(strips: Iterable[Any]) -> int:
+    checksum = 0
+    for strip in strips:
+        checksum = zlib.crc32(np.ascontiguousarray(strip).tobytes(), checksum)
+    return checksum
 
 
 def describe_net(
@@ -128,9 +131,9 @@ def describe_net(
 
 
 def describe_arrays(
-    image: Source, patches: Sequence[np.ndarray], target, nodata_label: int | None
+    image: Source, patches: Sequence[np.ndarray], target, uncertainty, nodata_label: int | None
 ) -> dict[str, Any]:
-    """What tells a source, of whose pixels there are patches, and a target from others."""
+    """What tells a source, of whose pixels there are patches, and its targets from others."""
     pixels = hashlib.sha256()
     for patch in patches:
         pixels.update(np.ascontiguousarray(patch).tobytes())
@@ -139,5 +142,6 @@ def describe_arrays(
     return {
         "source": [list(image.shape), image.dtype.str, pixels.hexdigest()],
         "target": [list(image.shape[:2]), np.dtype(target.dtype).str],
+        "uncertainty": None if uncertainty is None else np.dtype(uncertainty.dtype).str,
         "nodata": nodata,
     }

@@ -3,8 +3,8 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from skmars.device import compute_settings
-from skmars.prediction.arrays import Source, check_nodata, check_target
+from skmars.metrics import predictive_entropy
+from skmars.prediction.arrays import Source, check_nodata, check_target, check_uncertainty
 from skmars.prediction.checkpoints import Checkpoint, describe_arrays, describe_net
 from skmars.prediction.models import Model
 from skmars.prediction.predict import (
@@ -34,6 +35,15 @@ LONGEST_SIDE = 768
 SHARED_PLACES = 3
 
 
+class Output(NamedTuple):
+    """An array that is written for all pixels, and what it gets."""
+
+    array: Any
+    """Of shape (H, W)."""
+    of_block: Callable[[Block], np.ndarray]
+    """Gives the values of a block, of shape (height, width)."""
+
+
 class MosaicMixin:
     """Prediction of images of any size, for an estimator with `net_` and `_settings`."""
 
@@ -50,6 +60,7 @@ class MosaicMixin:
         *,
         nodata=None,
         nodata_label=None,
+        uncertainty=None,
         checkpoint=None,
         progress=False,
     ):
@@ -77,6 +88,9 @@ class MosaicMixin:
             have no other pixels are left out.
         nodata_label : int, default=None
             The label that pixels without data get, of `classes_` or another; needed with `nodata`.
+        uncertainty : array of shape (H, W), default=None
+            Gets the entropy of each pixel's probabilities as `target` gets its label: from 0 to 1,
+            NaN without data. Of a floating dtype.
         checkpoint : path-like, default=None
             A small file that says how far the labels are. If a run is killed, the same call goes
             on where it stood, with an identical result. Removed at the end.
@@ -121,6 +135,8 @@ class MosaicMixin:
         image = Source(source, model.mean, nodata)
         own_label = [] if nodata_label is None else [nodata_label]
         check_target(target, image, [*self.classes_.tolist(), *own_label])
+        if uncertainty is not None:
+            check_uncertainty(uncertainty, image, target)
         patches = image.patches()
         warn_of_other_scale(map(image.with_data, patches), model.scale, stacklevel=3)
         if window is None:
@@ -129,7 +145,7 @@ class MosaicMixin:
         record = None
         if checkpoint is not None:
             layout = {"window": [int(side) for side in window], "overlap": float(overlap)}
-            arrays = describe_arrays(image, patches, target, nodata_label)
+            arrays = describe_arrays(image, patches, target, uncertainty, nodata_label)
             record = Checkpoint(checkpoint, {**model.describe(), **layout, **arrays})
         predict = model.predict
         if nodata is not None:
@@ -139,8 +155,11 @@ class MosaicMixin:
         label = functools.partial(
             _label, classes=self.classes_.astype(target.dtype), nodata_label=nodata_label
         )
+        outputs = [Output(target, label)]
+        if uncertainty is not None:
+            outputs.append(Output(uncertainty, _entropy))
         with compute_settings(model.n_threads):
-            _write(blocks, label, target, windows, record, progress)
+            _write(blocks, outputs, windows, record, progress)
         return target
 
     def _model(self) -> Model:
@@ -199,17 +218,20 @@ def _label(block: Block, classes: np.ndarray, nodata_label: int | None) -> np.nd
     return labels
 
 
+def _entropy(block: Block) -> np.ndarray:
+    return predictive_entropy(block.probabilities.cpu().numpy())
+
+
 def _write(
     blocks: Callable[..., Iterator[Block]],
-    label: Callable[[Block], np.ndarray],
-    target,
+    outputs: Sequence[Output],
     windows: Windows,
     record: Checkpoint | None,
     progress: bool,
 ) -> None:
     """Write the strips that the record does not have yet."""
-    width = target.shape[1]
-    n_done = 0 if record is None else record.restore(target, windows)
+    width = windows.columns[-1].stop
+    n_done = 0 if record is None else record.restore([one.array for one in outputs], windows)
     n_rows, n_columns = len(windows.rows), len(windows.columns)
     # The windows above a strip reach into it, so those of the last one are needed again.
     first = windows.first_row(n_done) if n_done < n_rows else n_rows
@@ -222,16 +244,20 @@ def _write(
     ) as bar:
         for i in range(first, n_rows):
             rows = windows.strip(i)
-            strip = np.empty((rows.stop - rows.start, width), target.dtype)
+            shape = (rows.stop - rows.start, width)
+            strips = [np.empty(shape, one.array.dtype) for one in outputs]
             for block in itertools.islice(to_come, n_columns):
-                strip[:, block.columns] = label(block)
+                for strip, one in zip(strips, outputs, strict=True):
+                    strip[:, block.columns] = one.of_block(block)
                 bar.update()
             if i < n_done:
                 continue
-            target[rows.start : rows.stop, 0:width] = strip
+            for strip, one in zip(strips, outputs, strict=True):
+                one.array[rows.start : rows.stop, 0:width] = strip
+                if record is not None:
+                    # What the record tells of should outlast the machine as well as this process.
+                    getattr(one.array, "flush", lambda: None)()
             if record is not None:
-                # What the record tells of should outlast the machine as well as this process.
-                getattr(target, "flush", lambda: None)()
-                record.add(strip)
+                record.add(strips)
     if record is not None:
         record.remove()
