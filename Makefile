@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # An npz file for the demonstration. Within quotes, a shell leaves ~ as it is.
-DATA =
+DATA ?=
 PARALLEL ?= --numprocesses 2 --dist worksteal
 
 .PHONY: demo test test-all lint docs bench clean

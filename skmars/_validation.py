@@ -29,6 +29,7 @@ __all__ = [
 # So many images, and rows and columns of each, are looked at where all would take time.
 N_SAMPLES = 100
 SIDE = 128
+N_NUMBERS = 2**21
 
 # How many times as far as the pixels that count all pixels may vary. A border that is black or
 # white beside a scene of ordinary contrast stays below it.
@@ -240,23 +241,25 @@ def warn_of_filling(X: np.ndarray, y: np.ndarray, ignore_label, rows: np.ndarray
     """
     if ignore_label is None:
         return
-    some = rows[spread_out(len(rows), N_SAMPLES)]
+    # Fewer of images with many channels, whose pixels are copied.
+    n_most = int(np.clip(N_NUMBERS // (SIDE * SIDE * count_channels(X)), 8, N_SAMPLES))
+    some = rows[spread_out(len(rows), n_most)]
     is_counted = np.stack([thinned(y[row]) for row in some]) != ignore_label
+    if is_counted.all() or not is_counted.any():
+        return
     images = np.stack([thinned(X[row]) for row in some])
     pixels, counted = images.reshape(-1, count_channels(X)), images[is_counted]
     counted = counted.reshape(-1, pixels.shape[1])
-    if not counted.size:
-        return
     # A channel that is constant but for missing data, such as that of opacity, is scaled well.
     varies = counted.min(axis=0) < counted.max(axis=0)
     with np.errstate(over="ignore"):
         whole, own = (part[:, varies].std(axis=0, dtype=np.float64) for part in (pixels, counted))
-    ratio = (whole / own).max(initial=0)
-    if ratio > FILLED:
+    if (whole / own).max(initial=0) > FILLED:
+        # Without the figure, which would tell one and the same thing anew for each fold.
         warnings.warn(
-            f"with the pixels of ignore_label={ignore_label} the images have {ratio:.2g} times "
-            "the standard deviation that they have without, and are scaled by it: fill pixels "
-            "without data with a value like the others', such as their median",
+            f"with the pixels of ignore_label={ignore_label} the images have over {FILLED:.0f} "
+            "times the standard deviation that they have without, and are scaled by it: fill "
+            "pixels without data with a value like the others', such as their median",
             UserWarning,
             # Of whoever has called the estimator's method.
             stacklevel=3,

@@ -62,7 +62,7 @@ class PersistenceMixin:
         """Take up a pickled state; where its device is missing, the net is on the CPU."""
         super().__setstate__(state)  # type: ignore[misc]
         if hasattr(self, "net_") and str(self.net_.device) != self.device_:
-            _drop_missing_device(self)
+            _drop_missing_device(self, stacklevel=3)
             self._move_net()
 
     def save(self, path: str | os.PathLike) -> None:
@@ -136,19 +136,19 @@ def savable(params: dict[str, Any]) -> dict[str, Any]:
 def restore(cls, description: dict[str, Any], weights: dict[str, Tensor]):
     """Make a segmenter of what `describe` told, and its weights."""
     segmenter = cls(**_params_from_json(description["params"]))
-    _drop_missing_device(segmenter)
+    _drop_missing_device(segmenter, stacklevel=4)
     for name in FITTED:
         setattr(segmenter, name, description["fitted"][name])
     segmenter._restore_net(weights)
     return segmenter
 
 
-def _drop_missing_device(segmenter) -> None:
+def _drop_missing_device(segmenter, *, stacklevel: int) -> None:
     """Set `device` to "auto", with a warning, if torch does not have what it names."""
     try:
         choose_device(segmenter.device)
     except ValueError as error:
-        warnings.warn(f"{error}; loaded with device='auto'", stacklevel=4)
+        warnings.warn(f"{error}; loaded with device='auto'", stacklevel=stacklevel)
         segmenter.set_params(device="auto")
 
 

@@ -1,5 +1,6 @@
 """The segmenter: every choice of net, loss and training as a scikit-learn estimator."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -450,7 +451,8 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
         else:
             warn_of_other_scale(sample_pixels(X), self.scale_, stacklevel=3)
             self._move_net()
-        with self._unchanged_by_errors(), self._computing(rng):
+        undo = contextlib.nullcontext() if is_first else self._undone_if_diverged(rng)
+        with undo, self._unchanged_by_errors(), self._computing(rng):
             self._rng = rng
             if is_first:
                 frequencies = class_frequencies(counts, y, classes, sample_weight)

@@ -325,6 +325,18 @@ class TestParts:
         assert "has 3 channels" in err
         assert not output.exists()
 
+    def test_image_that_cannot_be_predicted_is_found_first(
+        self, run, model, sizes, terrain, tmp_path
+    ):
+        folder = tmp_path / "fractions"
+        folder.mkdir()
+        for number, image in enumerate(terrain[0][:4].astype(np.float32)):
+            image[0, 0] = np.nan if number == 3 else 0
+            Image.fromarray(image).save(folder / f"tile{number}.tif")
+        status, _, err = run("predict", model, folder, "--output", tmp_path / "masks")
+        assert (status, sizes) == (2, [])
+        assert err.startswith(f"skmars: error: {folder}/tile3.tif has pixels that are NaN")
+
     def test_labels_above_255_anywhere_make_all_masks_16_bits(
         self, run, model_with, images, terrain, tmp_path
     ):

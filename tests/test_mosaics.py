@@ -611,11 +611,8 @@ def test_resumed_run_with_pixels_without_data(segmenter, source, tmp_path):
     target, undisturbed = np.full((2, *source.shape), 99, np.uint8)
     segmenter.predict_large(image, undisturbed, nodata=np.nan, nodata_label=255)
     interrupt(segmenter, image, target, path, 3, nodata=np.nan, nodata_label=255)
-    for nodata, label in [(np.nan, 254), (0, 255)]:
-        with pytest.raises(ValueError, match=r"another run, with another nodata;|contains NaN"):
-            segmenter.predict_large(
-                image, target, checkpoint=path, nodata=nodata, nodata_label=label
-            )
+    with pytest.raises(ValueError, match="another run, with another nodata;"):
+        segmenter.predict_large(image, target, checkpoint=path, nodata=np.nan, nodata_label=254)
     segmenter.predict_large(image, target, checkpoint=path, nodata=np.nan, nodata_label=255)
     np.testing.assert_array_equal(target, undisturbed)
     assert not path.exists()
@@ -724,7 +721,7 @@ def test_resumed_run_gives_the_same_uncertainty(segmenter, source, expected, tmp
     interrupt(segmenter, source, target, path, 1, uncertainty=uncertainty)
     segmenter.predict_large(source, target, checkpoint=path, uncertainty=uncertainty)
     np.testing.assert_array_equal(target, expected)
-    np.testing.assert_allclose(uncertainty, whole, atol=1e-6)
+    np.testing.assert_array_equal(uncertainty, whole)
 
 
 BAD_UNCERTAINTIES = {

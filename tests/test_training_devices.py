@@ -1,6 +1,8 @@
 """Where and how precisely a fitted segmenter computes, and what it leaves as it was."""
 
+import copy
 import pickle
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
@@ -36,6 +38,17 @@ def test_precision_that_is_set_is_predicted_in(fitted, terrain):
     assert fitted.precision_ == "bfloat16"
     again = fitted.set_params(precision="float32").predict_proba(X)
     np.testing.assert_allclose(again, exact, atol=1e-6)
+
+
+def test_threads_that_predict_after_the_precision_is_set(fitted, terrain):
+    X = terrain[0][:2]
+    expected = copy.deepcopy(fitted).set_params(precision="bfloat16").predict_proba(X)
+    before = torch.get_rng_state()
+    fitted.set_params(precision="bfloat16")
+    with ThreadPool(4) as threads:
+        for found in threads.map(fitted.predict_proba, [X] * 4):
+            np.testing.assert_array_equal(found, expected)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_mosaics_are_predicted_in_the_precision_that_is_set(fitted, terrain):

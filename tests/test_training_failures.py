@@ -5,6 +5,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from fit_records import same_state, state_of
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback, EarlyStopping
 
@@ -102,7 +103,7 @@ def test_a_partial_fit_that_diverges_leaves_what_was_trained_before(terrain, fas
     X, y = terrain
     segmenter = MarsSegmenter(**fast).fit(X, y)
     probabilities, history = segmenter.predict_proba(X), list(segmenter.history_)
-    moments = copy.deepcopy(moments_of(segmenter))
+    moments, untroubled = copy.deepcopy(moments_of(segmenter)), copy.deepcopy(segmenter)
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         segmenter.set_params(learning_rate=1e30).partial_fit(X, y)
     np.testing.assert_array_equal(segmenter.predict_proba(X), probabilities)
@@ -111,7 +112,10 @@ def test_a_partial_fit_that_diverges_leaves_what_was_trained_before(terrain, fas
     for number, state in moments.items():
         for name, value in state.items():
             assert torch.equal(value, moments_of(segmenter)[number][name]), name
+    # It goes on as if there had been no such call.
+    untroubled.set_params(learning_rate=1e-3).partial_fit(X, y)
     segmenter.set_params(learning_rate=1e-3).partial_fit(X, y)
+    assert same_state(state_of(segmenter), state_of(untroubled))
     assert [row["epoch"] for row in segmenter.history_] == [1, 2, 3]
 
 

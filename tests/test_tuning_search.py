@@ -830,6 +830,44 @@ def test_objects_are_chosen_in_any_storage(steps, tmp_path, url):
 
 
 @chooses_objects
+def test_narrower_space_without_the_objects_of_a_study_is_refused(steps, tmp_path):
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    troubles = {"trouble": CategoricalDistribution([None, (1, 2)])}
+    search({**SPACE, **troubles}, **stored, n_trials=2).fit(*steps)
+    with pytest.raises(ValueError, match="made with another space"):
+        search(SPACE, **stored, n_trials=3).fit(*steps)
+
+
+class Weighted(Own):
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, estimator, X, y):
+        return self.weight * estimator.score(X, y)
+
+
+def test_scorers_of_one_class_are_told_apart(steps, tmp_path):
+    fitted = search(scoring=[Weighted(0.5), Weighted(0.25)], n_trials=2).fit(*steps)
+    first, second = np.array([trial.values for trial in fitted.study_.trials]).T
+    np.testing.assert_allclose(first, 2 * second)
+    stored = {"storage": f"journal://{tmp_path}/study.log", "study_name": "levels"}
+    search(scoring=Weighted(0.5), **stored, n_trials=1).fit(*steps)
+    with pytest.raises(ValueError, match="has the objectives"):
+        search(scoring=Weighted(0.25), **stored, n_trials=2).fit(*steps)
+
+
+@chooses_objects
+def test_functions_may_choose_from_what_a_study_keeps(steps, tmp_path):
+    def space(trial):
+        trouble = trial.suggest_categorical("trouble", [None, {"gamma": [2.0, None]}])
+        return {"level": trial.suggest_float("level", 0, 200), "trouble": trouble}
+
+    url = f"journal://{tmp_path}/study.log"
+    fitted = search(space, storage=url, n_trials=12).fit(*steps)
+    assert list(fitted.cv_results_["state"]) == ["COMPLETE"] * 12
+
+
+@chooses_objects
 def test_objects_to_choose_from_stay_as_they_are(steps):
     inner = Guess(level=1.0)
     space = {"trouble": CategoricalDistribution([inner]), "trouble__level": SPACE["level"]}

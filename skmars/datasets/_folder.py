@@ -161,15 +161,26 @@ def read_images(files: dict[str, Path]) -> Iterator[np.ndarray]:
     Raises
     ------
     ValueError
-        Before the first one, if an image cannot be read, or they differ in type.
+        Before the first one, if an image cannot be read, has pixels that are not finite, or they
+        differ in type.
     """
-    # Each is read for its kind first: one in colour makes all RGB.
-    corners = _narrow([_read(path, _image_to_array)[:1, :1].copy() for path in files.values()])
-    _check_same_type(corners, files)
-    in_colour = any(corner.ndim == 3 for corner in corners)
-    for path in files.values():
-        (image,) = _narrow([_read(path, _image_to_array)])
+    # Each is read for its kind and range first: one in colour makes all RGB, and what is beyond
+    # 16 bits makes all wider.
+    ranges = _narrow([_range(path) for path in files.values()])
+    _check_same_type(ranges, files)
+    in_colour = any(extremes.ndim == 3 for extremes in ranges)
+    for path, extremes in zip(files.values(), ranges, strict=True):
+        image = _read(path, _image_to_array).astype(extremes.dtype, copy=False)
         yield _as_rgb(image, path) if in_colour else image
+
+
+def _range(path: Path) -> np.ndarray:
+    """Least and greatest value of an image, as an image of these two pixels."""
+    image = _read(path, _image_to_array)
+    extremes = np.stack([image.min(axis=(0, 1)), image.max(axis=(0, 1))])[np.newaxis]
+    if not np.isfinite(extremes).all():
+        raise ValueError(f"{path} has pixels that are NaN or infinite: fill them")
+    return extremes
 
 
 def list_image_files(folder: Path) -> dict[str, Path]:

@@ -27,7 +27,7 @@ class Checkpoint:
     Parameters
     ----------
     path : path-like
-        The file; made by the first strip, or read if there is one.
+        The file; read if there is one, and made otherwise.
     run : dict
         What tells this run from others, as JSON can hold it.
 
@@ -87,8 +87,8 @@ class Checkpoint:
             n_done += 1
         if self.strips and not n_done:
             raise ValueError(
-                f"the target does not hold what checkpoint {os.fspath(self.path)!r} tells of; give "
-                "the arrays of that run, or delete the checkpoint to begin anew"
+                f"the target does not hold what checkpoint {os.fspath(self.path)!r} tells of; "
+                "give the arrays of that run, or delete the checkpoint to begin anew"
             )
         del self.strips[n_done:]
         return n_done

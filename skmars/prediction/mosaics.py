@@ -45,7 +45,7 @@ class Output(NamedTuple):
 
 
 class MosaicMixin:
-    """Prediction of images of any size, for an estimator with `net_` and `_settings`."""
+    """Prediction of images of any size, for an estimator with `net_`, or another `_model`."""
 
     classes_: np.ndarray
     n_threads: int | str
@@ -67,7 +67,8 @@ class MosaicMixin:
         """Label an image that need not fit into memory, window by window.
 
         Gives the labels that `predict` gives with the same `window` and `overlap`; an `Ensemble`
-        has those of its members. With `window=None` the sides of windows are chosen to fit the
+        has those of its members, which have to be of one depth and patch size for that. With
+        `window=None` the sides of windows are chosen to fit the
         image, 768 pixels at most, and neighbours have about `3 * 2**depth` in common, whatever
         `overlap` is. Held in memory are one batch of windows and, of one row of windows, the
         labels and the sums of probabilities where it overlaps with the next, whatever the height

@@ -207,7 +207,7 @@ def warn_of_other_scale(
     stacklevel : int
         As in `warnings.warn`.
     """
-    spreads = []
+    spread = np.nan
     for sample in samples:
         if sample.size == 0 or sample.min() == sample.max():
             continue
@@ -218,11 +218,12 @@ def warn_of_other_scale(
         are_fractions = scale.max() > 1 and spread < 1 / OTHER_SCALE and np.abs(sample).max() <= 1
         if not are_fractions and spread <= OTHER_SCALE:
             return
-        spreads.append(spread)
-    if spreads:
+    if not np.isnan(spread):
+        # Without figures, which would tell the same anew for each part of the images.
+        how = "over 50 times" if spread > 1 else "less than a fiftieth of"
         warnings.warn(
-            f"the images have {np.median(spreads):.2g} times the standard deviation of the "
-            f"training images, {scale.max():.3g}: give intensities on the same scale",
+            f"the images have {how} the standard deviation of the training images: give "
+            "intensities on the same scale",
             UserWarning,
             stacklevel=stacklevel,
         )

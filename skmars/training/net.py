@@ -138,10 +138,11 @@ class SegmentationNet(NeuralNet):
         self.module_.eval()
         weights = [*self.module_.parameters(), *self.module_.buffers()]
         # Whoever has changed them, and however: the values are compared.
+        kept = self._folded
         if (
-            self._folded is None
-            or self._folded[1] != self.temperature
-            or not all(map(torch.equal, weights, self._folded[0]))
+            kept is None
+            or kept[1] != self.temperature
+            or not all(map(torch.equal, weights, kept[0]))
         ):
             # Plain tensors, whatever mode the caller is in: they serve later calls as well.
             with torch.inference_mode(False), torch.no_grad():
@@ -149,8 +150,8 @@ class SegmentationNet(NeuralNet):
                 if self.arithmetic.precision == "bfloat16":
                     folded = folded.bfloat16()
                 copies = [weight.detach().clone() for weight in weights]
-                self._folded = copies, self.temperature, folded
-        return functools.partial(self._logits, self._folded[-1])
+                self._folded = kept = copies, self.temperature, folded
+        return functools.partial(self._logits, kept[-1])
 
     def folded(self) -> nn.Module:
         """Copy the module for prediction, with normalisation and temperature in its weights."""

@@ -1,7 +1,6 @@
 """One training run, through the phases of a plan."""
 
 import contextlib
-import copy
 import itertools
 import math
 import re
@@ -65,7 +64,7 @@ def train(
     Raises
     ------
     FloatingPointError
-        If losses, weights or predictions are no longer finite; the net is as before then.
+        If losses, weights or predictions are no longer finite.
     KeyboardInterrupt
         If a callback stops the training before there is an epoch.
     """
@@ -82,7 +81,6 @@ def train(
     callbacks = [*own, *callbacks, *_reports(verbose)]
     with (
         noting_interrupts() as net.interrupted,
-        _restored_if_diverged(net),
         _lent_to(net, pace, rng, augment, valid_set, callbacks),
     ):
         try:
@@ -111,21 +109,6 @@ def train(
         with contextlib.suppress(StopPhase):
             net.notify("on_train_end", X=train_set, y=None)
     return best.epoch_ if plan.keep_best else len(net.history) - 1
-
-
-@contextlib.contextmanager
-def _restored_if_diverged(net: SegmentationNet) -> Iterator[None]:
-    """Give a net its weights and its optimizer's state back if they are no longer finite."""
-    weights = copy.deepcopy(net.module_.state_dict())
-    moments = copy.deepcopy(net.optimizer_.state_dict())
-    n_epochs = len(net.history)
-    try:
-        yield
-    except FloatingPointError:
-        net.module_.load_state_dict(weights)
-        net.optimizer_.load_state_dict(moments)
-        del net.history[n_epochs:]
-        raise
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,9 @@ from skmars.training.run import train
 from skmars.weighting import class_weights
 
 __all__ = ["TrainingMixin"]
+
+# Nets move to another device or precision one at a time.
+_moving = threading.Lock()
 
 
 class TrainingMixin:
@@ -117,6 +121,22 @@ class TrainingMixin:
             yield
             undo.pop_all()
 
+    @contextlib.contextmanager
+    def _undone_if_diverged(self, rng: np.random.Generator) -> Iterator[None]:
+        """Give the net that there is its state back if its weights are no longer finite."""
+        net, drawn = self.net_, rng.bit_generator.state
+        weights = copy.deepcopy(net.module_.state_dict())
+        moments = copy.deepcopy(net.optimizer_.state_dict())
+        n_epochs = len(net.history)
+        try:
+            yield
+        except FloatingPointError:
+            net.module_.load_state_dict(weights)
+            net.optimizer_.load_state_dict(moments)
+            del net.history[n_epochs:]
+            rng.bit_generator.state = drawn
+            raise
+
     def _earlier_net(self, X, classes) -> SegmentationNet | None:
         """The net to go on from, if it fits what it is to be trained on now."""
         if not hasattr(self, "net_"):
@@ -167,18 +187,28 @@ class TrainingMixin:
 
     def _move_net(self) -> None:
         """Let the net compute on the device and in the precision that the parameters name now."""
-        with self._computing(np.random.default_rng()):
+        net = self.net_
+        with compute_settings(self.n_threads), torch.inference_mode(False), torch.enable_grad():
             device = choose_device(self.device)
-            self.net_.move(device, choose_arithmetic(device, self.precision))
-        self.device_, self.precision_ = device, self.net_.arithmetic.precision
+            arithmetic = choose_arithmetic(device, self.precision)
+            if (device, arithmetic) != (self.device_, net.arithmetic):
+                net.move(device, arithmetic)
+        self.device_, self.precision_ = device, arithmetic.precision
 
     def _place_net(self) -> None:
         """Move the net if the parameters name another device or precision than it has."""
+        if self._is_placed():
+            return
+        # Threads that predict at the same time all come here.
+        with _moving:
+            if not self._is_placed():
+                self._validate_params()
+                self._move_net()
+
+    def _is_placed(self) -> bool:
         is_there = choose_device(self.device) == self.device_
         # "auto" keeps to what it has chosen: with another number of threads it might differ.
-        if not is_there or self.precision not in ("auto", self.precision_):
-            self._validate_params()
-            self._move_net()
+        return is_there and self.precision in ("auto", self.precision_)
 
     def _build_net(self) -> SegmentationNet:
         net = make_net(

@@ -71,7 +71,7 @@ def check_folds(
                 raise ValueError(
                     f"scoring={objective.name!r} needs label {objective.label} in the images that "
                     f"each fold scores, but those of fold {number} have none: use fewer folds or "
-                    "other groups"
+                    "other groups, or a SegmentationScorer that says what counts there (absent)"
                 )
 
 

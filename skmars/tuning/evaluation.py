@@ -16,14 +16,24 @@ from skmars.metrics.scorers import SegmentationScorer
 from skmars.training.plan import choose_epochs
 from skmars.tuning.naming import name_of
 from skmars.tuning.pruning import PruningCallback
-from skmars.tuning.spaces import Space, check_choices, copy_with, find_steps, suggest_params
+from skmars.tuning.spaces import (
+    Space,
+    check_choices,
+    copy_with,
+    find_steps,
+    names_by_text,
+    suggest_params,
+)
 
-__all__ = ["CHOSEN", "COSTS", "Evaluation", "Objective", "make_objectives"]
+__all__ = ["BY_TEXT", "CHOSEN", "COSTS", "Evaluation", "Objective", "make_objectives"]
 
 Scorer = Callable[..., float]
 
 # Name of a trial's user attribute: whether its parameters are complete.
 CHOSEN = "chosen"
+
+# User attribute of a trial: names of parameters whose choices go by a text.
+BY_TEXT = "by_text"
 
 # For segmenters without parameters of these names.
 NO_EPOCHS = {"max_epochs": 0, "fine_tune_epochs": 0, "patience": 0}
@@ -156,6 +166,8 @@ class Evaluation:
         # What is asked for only beside another choice may not have been asked for before.
         check_choices(trial)
         trial.set_user_attr(CHOSEN, True)
+        if named := names_by_text(self.space):
+            trial.set_user_attr(BY_TEXT, named)
         candidate = copy_with(self.estimator, params)
         watched = self.prune and self._watch(candidate, trial)
         results: list[Mapping[str, Any]] = []

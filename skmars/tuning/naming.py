@@ -1,5 +1,6 @@
 """Texts in the place of objects: a study keeps plain values, the same in every process."""
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-__all__ = ["as_kept", "is_plain", "kept_choices", "name_of", "value_of"]
+__all__ = ["as_kept", "is_plain", "kept_choices", "name_of", "stays_as_it_is", "value_of"]
 
 
 def is_plain(value: Any) -> bool:
@@ -15,14 +16,24 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
+def stays_as_it_is(value: Any) -> bool:
+    """Whether every storage gives a value back that is equal to it, such as a list of numbers."""
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
+
+
 def name_of(value: Any) -> str:
     """Text for an object, without the addresses that some `repr` hold."""
     name = getattr(value, "__name__", None)
     if isinstance(name, str):
         return name
+    text = repr(value)
     if type(value).__repr__ is object.__repr__:
-        return type(value).__qualname__
-    return " ".join(re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(value)).split())
+        # Told by what it holds, where it has no text of its own.
+        text = f"{type(value).__qualname__}({getattr(value, '__dict__', {})})"
+    return " ".join(re.sub(r" at 0x[0-9A-Fa-f]+", "", text).split())
 
 
 def kept_choices(choices: Sequence[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from scipy.stats import rankdata
 
-from skmars.tuning.evaluation import CHOSEN, Objective
+from skmars.tuning.evaluation import BY_TEXT, CHOSEN, Objective
 from skmars.tuning.naming import as_kept, value_of
 from skmars.tuning.spaces import Space, suggest_params
 from skmars.tuning.trials import ERROR, is_to_be_repeated
@@ -62,7 +62,9 @@ def check_same_space(study: optuna.Study, space: Space) -> None:
 
 def _is_of_space(trial: FrozenTrial, space: Space) -> bool:
     if isinstance(space, Mapping):
-        # It may have become wider or narrower.
+        # It may have become wider or narrower, but a text alone is not what it stands for.
+        if not space.keys() >= set(trial.user_attrs.get(BY_TEXT, ())):
+            return False
         kept = {name: as_kept(how) for name, how in space.items()}
         return _are_compatible(trial.distributions, kept)
     if trial.state != TrialState.COMPLETE:

@@ -17,7 +17,7 @@ from skmars.augmentation import Augmenter, choose_augmenter
 from skmars.nn import BLOCKS, SKIPS
 from skmars.outliers import OutlierRemover
 from skmars.segmenter import MarsSegmenter
-from skmars.tuning.naming import is_plain, kept_choices, value_of
+from skmars.tuning.naming import kept_choices, stays_as_it_is, value_of
 
 __all__ = [
     "DefaultSpace",
@@ -86,21 +86,33 @@ def _suggest(trial: BaseTrial, name: str, how: BaseDistribution) -> Any:
     raise TypeError(f"the space's {name!r} must be an Optuna distribution, got {how!r}")
 
 
+def names_by_text(space: Space) -> list[str]:
+    """Names of parameters whose choices a study keeps as texts."""
+    if not isinstance(space, Mapping):
+        return []
+    choices = {name: getattr(how, "choices", ()) for name, how in space.items()}
+    return [name for name, own in choices.items() if any(map(_is_by_text, own, kept_choices(own)))]
+
+
+def _is_by_text(choice: Any, kept: Any) -> bool:
+    return isinstance(kept, str) and not isinstance(choice, str)
+
+
 def check_choices(trial: BaseTrial) -> None:
     """Refuse choices that a study cannot keep, which the function of a space has asked for.
 
     Raises
     ------
     ValueError
-        If one is not None, bool, int, float or str. A dict of distributions asks for none: there
-        the others go by a text.
+        If one is not None, a number, a text, or a list or dict of these. A dict of distributions
+        asks for none: there the others go by a text.
     """
     for name, how in trial.distributions.items():
-        others = [choice for choice in getattr(how, "choices", ()) if not is_plain(choice)]
+        others = [choice for choice in getattr(how, "choices", ()) if not stays_as_it_is(choice)]
         if others:
             raise ValueError(
-                f"space asks for {name!r} with the choice {others[0]!r}, but a study can keep "
-                "None, bool, int, float and str only; give each choice a name, as in "
+                f"space asks for {name!r} with the choice {others[0]!r}, which a study cannot "
+                "keep; give each choice a name, as in "
                 f'{{"small": (1, 2)}}[trial.suggest_categorical({name!r}, ["small"])]'
             )
 
