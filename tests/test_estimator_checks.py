@@ -58,8 +58,8 @@ FAST = {
 
 # What the package offers. A new segmenter or sampler is one line here.
 ESTIMATORS = [
-    MarsSegmenter(**FAST, max_epochs=4),
-    Ensemble(MarsSegmenter(**FAST, max_epochs=4), n_members=2, random_state=0),
+    MarsSegmenter(**FAST, max_epochs=2),
+    Ensemble(MarsSegmenter(**FAST, max_epochs=2), n_members=2, random_state=0),
     skmars.make_pipeline(augment=Augmenter(), segment=MarsSegmenter(**FAST, max_epochs=1)),
     SegmenterSearchCV(GreyLevels(), {}, n_trials=2, cv=2, random_state=0),
     OutlierRemover(),
