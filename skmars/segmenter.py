@@ -4,23 +4,15 @@ import contextlib
 import time
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from skmars import _validation as check
 from skmars.base import BaseSegmenter
-from skmars.device import compute_settings
 from skmars.exporting import OnnxMixin
 from skmars.model_selection import class_counts
 from skmars.parameters import CONSTRAINTS, check_together
 from skmars.persistence import PersistenceMixin
 from skmars.prediction.mosaics import MosaicMixin
-from skmars.prediction.predict import (
-    Settings,
-    predict_labels,
-    predict_probabilities,
-    sample_pixels,
-    warn_of_other_scale,
-)
+from skmars.prediction.predict import PredictionMixin, sample_pixels, warn_of_other_scale
 from skmars.training.plan import Phase, Plan, make_plan
 from skmars.training.steps import TrainingMixin
 from skmars.weighting import class_frequencies, counted_images, mean_weight
@@ -28,7 +20,9 @@ from skmars.weighting import class_frequencies, counted_images, mean_weight
 __all__ = ["MarsSegmenter"]
 
 
-class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, BaseSegmenter):
+class MarsSegmenter(
+    TrainingMixin, PredictionMixin, MosaicMixin, PersistenceMixin, OnnxMixin, BaseSegmenter
+):
     """Semantic segmentation by a U-Net with attention gates and ASPP.
 
     `fit` takes images and masks as arrays; it scales the images, holds some out for validation,
@@ -462,65 +456,6 @@ class MarsSegmenter(TrainingMixin, PersistenceMixin, OnnxMixin, MosaicMixin, Bas
             plan = Plan([Phase("partial_fit", 1, self.learning_rate)])
             self._train(self._dataset(X, y, sample_weight, rows), None, plan, rng)
         return self
-
-    def predict(self, X):
-        """Label each pixel with its most probable class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
-            Images of any size, which may differ within a list.
-
-        Returns
-        -------
-        y : ndarray of shape (n, H, W), or list of (H, W) arrays
-            Labels as in `classes_`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the images are not as described, or have intensities so far from those of the
-            training that the net gives no finite numbers.
-
-        Warns
-        -----
-        UserWarning
-            If the images vary 50 times as much as those of the training, or a fiftieth with no
-            intensity above 1: they are on another scale then. Looked at are eight of them or all,
-            but for constant ones.
-        """
-        check_is_fitted(self)
-        images = self._checked(X)
-        with compute_settings(self.n_threads):
-            return predict_labels(self.net_, images, self.classes_, self._settings())
-
-    def predict_proba(self, X):
-        """Probability of each class at each pixel.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
-            Images of any size, which may differ within a list.
-
-        Returns
-        -------
-        p : ndarray of shape (n, n_classes, H, W), or list of (n_classes, H, W) arrays
-            float32, in the order of `classes_`; they sum to 1 over the classes.
-
-        Warns
-        -----
-        UserWarning
-            As `predict` does.
-        """
-        check_is_fitted(self)
-        images = self._checked(X)
-        with compute_settings(self.n_threads):
-            return predict_probabilities(self.net_, images, self._settings())
-
-    def _settings(self) -> Settings:
-        """How the parameters say to predict; the net is where they say then."""
-        self._place_net()
-        return Settings(self.batch_size, self.tta, self.window, self.overlap)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "history_")

@@ -6,14 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmars import _validation as check
 from skmars.batches import channels_first
+from skmars.device import compute_settings
 from skmars.prediction.windows import Windows, blend, check_window, equal_batches
 from skmars.training.net import SegmentationNet
 
 __all__ = [
+    "PredictionMixin",
     "Settings",
     "coarsest_grid",
     "most_probable",
@@ -47,6 +50,79 @@ class Settings(NamedTuple):
     """Height and width of the windows, or None for whole images."""
     overlap: float
     """Fraction of a window's sides that it has in common with the next."""
+
+
+class PredictionMixin:
+    """Prediction of images in memory, for an estimator with a net and a segmenter's parameters."""
+
+    batch_size: int
+    classes_: np.ndarray
+    n_threads: int | str
+    net_: SegmentationNet
+    overlap: float
+    tta: bool
+    window: Sequence[int] | None
+    _checked: Callable[..., Any]
+    _place_net: Callable[[], None]
+
+    def predict(self, X):
+        """Label each pixel with its most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
+            Images of any size, which may differ within a list.
+
+        Returns
+        -------
+        y : ndarray of shape (n, H, W), or list of (H, W) arrays
+            Labels as in `classes_`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the images are not as described, or have intensities so far from those of the
+            training that the net gives no finite numbers.
+
+        Warns
+        -----
+        UserWarning
+            If the images vary 50 times as much as those of the training, or a fiftieth with no
+            intensity above 1: they are on another scale then. Looked at are eight of them or all,
+            but for constant ones.
+        """
+        check_is_fitted(self)
+        images = self._checked(X)
+        with compute_settings(self.n_threads):
+            return predict_labels(self.net_, images, self.classes_, self._settings())
+
+    def predict_proba(self, X):
+        """Probability of each class at each pixel.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
+            Images of any size, which may differ within a list.
+
+        Returns
+        -------
+        p : ndarray of shape (n, n_classes, H, W), or list of (n_classes, H, W) arrays
+            float32, in the order of `classes_`; they sum to 1 over the classes.
+
+        Warns
+        -----
+        UserWarning
+            As `predict` does.
+        """
+        check_is_fitted(self)
+        images = self._checked(X)
+        with compute_settings(self.n_threads):
+            return predict_probabilities(self.net_, images, self._settings())
+
+    def _settings(self) -> Settings:
+        """How the parameters say to predict; the net is where they say then."""
+        self._place_net()
+        return Settings(self.batch_size, self.tta, self.window, self.overlap)
 
 
 def predict_labels(

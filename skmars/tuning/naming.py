@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-__all__ = ["as_kept", "is_plain", "kept_choices", "name_of", "stays_as_it_is", "value_of"]
+__all__ = ["as_kept", "kept_choices", "name_of", "stays_as_it_is", "value_of"]
 
 
 def is_plain(value: Any) -> bool:
