@@ -334,7 +334,7 @@ class TestReport:
         X, y = terrain
         estimator = request.getfixturevalue(kind)
         score = estimator.score(X, y)
-        monkeypatch.delattr(type(estimator), "predict")
+        monkeypatch.setattr(type(estimator), "predict", None)
         write_report(tmp_path / "report.html", estimator, X, y)
         assert Page(tmp_path / "report.html").table()["mean IoU"] == f"{score:.3f}"
         SparsificationDisplay.from_estimator(estimator, X, y)
