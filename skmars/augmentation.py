@@ -37,7 +37,7 @@ class Augmenter(ImageInputMixin, BaseEstimator):
     Given to `MarsSegmenter(augmentation=...)` it changes every training batch anew. As a step of
     an `imblearn.pipeline.Pipeline` it appends changed copies to the training data, and is
     skipped at prediction. Masks are changed with their images, by the nearest neighbour, so
-    that no label appears that was not there.
+    that no label appears that was not there, but `ignore_label` where a copy shows nothing.
 
     Parameters
     ----------

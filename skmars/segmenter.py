@@ -58,7 +58,8 @@ class MarsSegmenter(
     loss : str or callable, default="cross_entropy"
         "cross_entropy", "focal", "dice", "boundary", or several joined by "+", such as
         "focal+dice". A callable takes `(logits, target)`, tensors of shape `(n, K, H, W)` and
-        `(n, H, W)`, and returns a scalar; ignored pixels have the target -100.
+        `(n, H, W)`, and returns a scalar; ignored pixels have the target -100. It is given no
+        weights: `class_weight` has to be "auto" or None, `loss_params` and `sample_weight` None.
     loss_params : dict or None, default=None
         Parameters of the losses, such as `{"gamma": 2.0, "smooth": 1.0}`, and the weights of
         the terms of a sum, such as `{"dice_weight": 0.5}`.
@@ -141,7 +142,7 @@ class MarsSegmenter(
         prediction and `partial_fit` from then on.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the convolutions. "auto" measures once per process which is faster. Set after
-        `fit`, it holds as `device` does; in prediction on the same device "auto" changes nothing.
+        `fit`, it holds as `device` does, but "auto" keeps what was chosen for the same device.
     compile : {"auto"} or bool, default="auto"
         Whether to compile the net in training, by `torch.compile`. "auto" does not: it takes a
         minute to begin with, and the compiled step was no faster where it was measured.
@@ -160,8 +161,8 @@ class MarsSegmenter(
     callbacks : list, tuple or None, default=None
         skorch callbacks, called after the estimator's own. One that raises KeyboardInterrupt ends
         the phase, as skorch's own do. They see the weights before they are
-        averaged: use `early_stopping`, not callbacks that load the best ones. Scores of
-        skorch's need `use_caching=False`; the learning rate is the `scheduler`'s.
+        averaged: use `early_stopping`, not callbacks that load the best ones. skorch's
+        `EpochScoring` needs `use_caching=False`; `LRScheduler` is refused, set `scheduler`.
 
     Attributes
     ----------

@@ -10,6 +10,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from skmars import MarsSegmenter
 from skmars.prediction.checkpoints import Checkpoint
@@ -35,12 +36,17 @@ def page_text(page):
     return (DOCS / page).read_text(encoding="utf-8")
 
 
-def run(page, **names):
-    """Names after all Python blocks of a page, one after another."""
+def blocks(page):
+    """Python blocks of a page, with what makes its trainings short."""
     text = page_text(page)
     for there, here in SMALL.items():
         text = text.replace(there, here)
-    for block in re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def run(page, **names):
+    """Names after all Python blocks of a page, one after another."""
+    for block in blocks(page):
         if MISSING not in block:
             exec(compile(block, page, "exec"), names)
     return names
@@ -76,6 +82,22 @@ def test_guide(tmp_path, monkeypatch, terrain):
     assert (tmp_path / "confusion.png").stat().st_size > 1000
     np.testing.assert_array_equal(names["labels"], segmenter.predict(X))
     assert names["uncertainty"].shape == names["masks"].shape == X.shape
+
+
+def test_tiles_of_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 5, shape, dtype=np.uint8) for shape in [(130, 260), (64, 128)]]
+    for folder in ("images", "masks"):
+        Path(folder).mkdir()
+        for number, array in enumerate(arrays):
+            Image.fromarray(array).save(f"{folder}/{number}.png")
+    names = {}
+    exec(next(block for block in blocks("data.md") if "def tiles" in block), names)
+    assert names["X"].shape == names["y"].shape == (5, 64, 128)
+    np.testing.assert_array_equal(names["X"][1], arrays[0][:64, 128:256])
+    np.testing.assert_array_equal(names["y"][2], arrays[0][64:128, :128])
+    np.testing.assert_array_equal(names["groups"], [0, 0, 0, 0, 1])
 
 
 def test_large_images(tmp_path, monkeypatch, terrain, fast):

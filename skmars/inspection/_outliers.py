@@ -47,7 +47,7 @@ class OutlierDisplay:
     >>> matplotlib.use("agg")
     >>> from skmars.datasets import make_terrain
     >>> from skmars.inspection import OutlierDisplay
-    >>> from skmars.outliers import OutlierRemover
+    >>> from skmars import OutlierRemover
     >>> X, y = make_terrain(60, shape=(32, 64), outliers={"sprite": 4}, random_state=0)
     >>> remover = OutlierRemover(method="repeated_mask").fit(X, y)
     >>> display = OutlierDisplay.from_estimator(remover, X, y, images_per_row=2)

@@ -70,7 +70,8 @@ default="auto"
         For "label_quality": has `fit`, `predict_proba` and `classes_`; clones of it are fitted.
         None takes a `MarsSegmenter` with this `ignore_label`.
     cv : int, splitter or iterable, default=5
-        Folds for "label_quality". An int shuffles the images.
+        Folds for "label_quality". An int shuffles the images; to keep scenes apart give the
+        splits, `list(SegmentationKFold(5).split(X, y, groups))`.
     ignore_label : int or None, default=None
         Label of pixels that were not annotated: masks may differ there, and their outline is no
         boundary. A background that was annotated, such as AN2DL's, is a label like others.
@@ -85,7 +86,8 @@ default="auto"
     scores_ : ndarray of shape (n,) of float64
         The higher, the more of an outlier; above 0 for outliers, at most 0 for all others. Of
         several methods the highest counts. In decimal orders of magnitude of chance for repeated
-        masks, in units of the tails for appearance.
+        masks, as the fraction of pixels that differ for contradicting ones, in units of the tails
+        for appearance, and by the negative logarithm of the label quality.
     reasons_ : ndarray of shape (n,) of str
         Why an image was taken, with numbers; "" for those that stay.
     sample_indices_ : ndarray of int
@@ -115,7 +117,7 @@ default="auto"
     Examples
     --------
     >>> from skmars.datasets import make_terrain
-    >>> from skmars.outliers import OutlierRemover
+    >>> from skmars import OutlierRemover
     >>> X, y = make_terrain(60, shape=(32, 64), outliers={"sprite": 4}, random_state=0)
     >>> remover = OutlierRemover(method="repeated_mask")
     >>> X_clean, y_clean = remover.fit_resample(X, y)
