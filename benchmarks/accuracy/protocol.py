@@ -20,8 +20,11 @@ from typing import Any, NamedTuple
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import numpy as np
+import torch
 
+import skmars
 from skmars import MarsSegmenter, OutlierRemover
+from skmars._fitted import changed_parameters
 from skmars.datasets import load_an2dl
 from skmars.metrics import confusion_counts, iou_from_counts
 from skmars.model_selection import class_counts, holdout_split
@@ -152,7 +155,7 @@ def run_segmenter(
     if share := then.pop("time_share", None):
         then["time_limit"] = share * first["time_limit"]
         first["time_limit"] *= 1 - share
-    segmenter = kind(ignore_label=BACKGROUND, random_state=seed, **first)
+    segmenter = kind(**{"ignore_label": BACKGROUND, "random_state": seed, **first})
     started = time.perf_counter()
     segmenter.fit(split.X, split.y, groups=split.sols)
     if then:
@@ -160,8 +163,15 @@ def run_segmenter(
         segmenter.set_params(warm_start=True, **then)
         segmenter.fit(split.X, split.y, groups=split.sols)
     seconds = time.perf_counter() - started
-    predicted = segmenter.predict(split.X_scored)
-    return line_of_record(segmenter, split, seconds, predicted)
+    return line_of_record(segmenter, split, seconds, predict(segmenter, split.X_scored))
+
+
+def predict(segmenter: MarsSegmenter, X: np.ndarray) -> np.ndarray:
+    """Predicted masks; where the background is a class, the most probable of the others."""
+    if BACKGROUND not in segmenter.classes_:
+        return segmenter.predict(X)
+    others = np.flatnonzero(segmenter.classes_ != BACKGROUND)
+    return segmenter.classes_[others][segmenter.predict_proba(X)[:, others].argmax(axis=1)]
 
 
 def line_of_record(
@@ -174,6 +184,8 @@ def line_of_record(
         "images_per_second": round(len(split.X) * segmenter.n_iter_ / seconds, 1),
         "n_parameters": segmenter.n_parameters_,
         "precision": segmenter.precision_,
+        "params": {name: repr(value) for name, value in changed_parameters(segmenter).items()},
+        "versions": {"skmars": skmars.__version__, "torch": torch.__version__},
         "counts_by_sol": split.counts_by_sol(predicted),
     }
 

@@ -181,11 +181,13 @@ def run_forest(split: Split, seed: int) -> dict[str, Any]:
     }
 
 
+def is_ready(params: Mapping[str, Any]) -> bool:
+    """Whether what a row needs is installed."""
+    if params.get("forest"):
+        return is_installed("skimage")
+    return "net" not in params or is_installed(NETS[params["net"]][0])
+
+
 if __name__ == "__main__":
-    everything = rows()
-    ready = {
-        name: params
-        for name, params in everything.items()
-        if "net" not in params or is_installed(params["net"])
-    }
+    ready = {name: params for name, params in rows().items() if is_ready(params)}
     run_table("peers", ready, baseline="skmars", run=run)

@@ -1,6 +1,6 @@
 """Mean IoU over seconds of training, of MarsSegmenter and of each peer in its better arithmetic.
 
-    python benchmarks/peers/curve.py PICTURE.png [--test]
+    python benchmarks/peers/curve.py PICTURE.png [--test] [--machine NAME]
 
 Shows what `compare.py` left in `results/` at all budgets: each point is the mean over seeds of
 runs whose schedule ended there; bars reach from the lowest to the highest seed. A peer is shown in
@@ -24,12 +24,12 @@ from protocol import RESULTS, iou_of, read_runs
 Scores = dict[int, list[tuple[float, float]]]
 
 
-def scores_by_setting(*, test: bool) -> dict[str, Scores]:
+def scores_by_setting(*, test: bool, machine: str | None) -> dict[str, Scores]:
     """Seconds and mean IoU of each seed, by setting and by budget."""
     settings: dict[str, Scores] = defaultdict(lambda: defaultdict(list))
+    suffix = "_test" * test + (f"_{machine}" if machine else "")
     for record in RESULTS.glob("peers_*.jsonl"):
-        match = re.fullmatch(r"peers_(\d+)(_test)?", record.stem)
-        if match and bool(match[2]) == test:
+        if match := re.fullmatch(r"peers_(\d+)" + re.escape(suffix), record.stem):
             for run in read_runs(record):
                 score = float(np.nanmean(iou_of(run)))
                 settings[run["configuration"]][int(match[1])].append((run["seconds"], score))
@@ -79,5 +79,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", metavar="PICTURE.png")
     parser.add_argument("--test", action="store_true", help="of the sols of the test set")
+    parser.add_argument("--machine", help="whose record to show")
     args = parser.parse_args()
-    draw(best_of_each_net(scores_by_setting(test=args.test)), args.picture)
+    settings = scores_by_setting(test=args.test, machine=args.machine)
+    draw(best_of_each_net(settings), args.picture)

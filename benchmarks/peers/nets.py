@@ -67,6 +67,6 @@ NETS: dict[str, tuple[str, Callable[[int], nn.Module]]] = {
 }
 
 
-def is_installed(name: str) -> bool:
-    """Whether the package that a net comes from is there."""
-    return importlib.util.find_spec(NETS[name][0]) is not None
+def is_installed(package: str) -> bool:
+    """Whether a package that a peer comes from is there."""
+    return importlib.util.find_spec(package) is not None

@@ -1,0 +1,45 @@
+"""One change of the defaults at a time, at one budget of seconds.
+
+    python benchmarks/accuracy/changes.py DATA.npz [--seconds 300] [--seeds 3] [--only ROW ...]
+        [--machine NAME]
+    python benchmarks/accuracy/changes.py --table [--seconds 300] [--machine NAME]
+
+What the student report varied in its net, as in `report.py` but with the defaults around it,
+and what published work found to matter most. Where the background is a class, pixels are labelled
+with the most probable of the other classes, since those alone are scored.
+Runs go to `results/changes_<seconds>.jsonl`; those that are there are not repeated.
+"""
+
+from typing import Any
+
+from protocol import run_table
+
+from skmars import Augmenter
+
+DEFAULT_AUGMENTATION = {
+    "horizontal_flip": False,
+    "brightness": 0.3,
+    "contrast": 0.3,
+    "random_crop": 0.75,
+    "cutmix": 0.5,
+}
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "background a class": {"ignore_label": None},
+    "rarest class pasted": {
+        "augmentation": Augmenter(**DEFAULT_AUGMENTATION, paste_rare_class=0.5)
+    },
+    "inverse frequency": {"class_weight": "balanced"},
+    "4 levels": {"depth": 4},
+    "plain blocks": {"block": "plain"},
+    "skips added": {"skip": "add"},
+    "skips fused": {"skip": "fusion"},
+    "no dropout": {"dropout": 0.0},
+    "dropout 0.5": {"dropout": 0.5},
+    "no attention": {"attention": False},
+    "no ASPP": {"aspp": False},
+    "2 levels": {"depth": 2},
+}
+
+if __name__ == "__main__":
+    run_table("changes", CONFIGURATIONS, baseline="defaults")
