@@ -120,14 +120,14 @@ def describe(segmenter) -> dict[str, Any]:
     return {"params": savable(params), "fitted": fitted}
 
 
-def savable(params: dict[str, Any]) -> dict[str, Any]:
+def savable(params: dict[str, Any], *, stacklevel: int = 4) -> dict[str, Any]:
     """Those of the parameters that JSON can hold; a warning names each of the others."""
     kept = {}
     for name, value in params.items():
         try:
             json.dumps(value, default=_to_json)
         except TypeError:
-            warnings.warn(f"{name} cannot be saved, and is left out", stacklevel=4)
+            warnings.warn(f"{name} cannot be saved, and is left out", stacklevel=stacklevel)
         else:
             kept[name] = value
     return kept
@@ -157,7 +157,7 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
     """Turn what goes wrong with the content of a file into a ValueError that names it."""
     try:
         yield
-    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         message = f"{os.fspath(path)!r} is not a saved segmenter: {error!r}"
         raise ValueError(message) from error
 

@@ -171,8 +171,10 @@ def make_schedule(
     Raises
     ------
     ValueError
-        If a parameter is unknown or out of range.
+        If the name or a parameter is unknown, or a parameter out of range.
     """
+    if scheduler not in SCHEDULERS:
+        raise ValueError(f"scheduler must be among {list(SCHEDULERS)}, got {scheduler!r}")
     schedule = functools.partial(SCHEDULERS[scheduler], **(params or {}))
     try:
         schedule()

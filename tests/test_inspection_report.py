@@ -1,6 +1,7 @@
 """Heat maps, the confusion matrix and the report, as a user meets them."""
 
 import base64
+import copy
 import io
 import re
 from html.parser import HTMLParser
@@ -35,6 +36,7 @@ from skmars.inspection import (
     write_report,
 )
 from skmars.metrics import expected_calibration_error, iou_per_class, mean_iou_score
+from skmars.nn import AttentionGate
 from skmars.pipeline import SegmentationPipeline
 
 NAMES = ["background", "soil <fine>", "bedrock", "sand", "big rock"]
@@ -176,13 +178,19 @@ class TestHeatMaps:
         # At half of the resolution: the first level is of patches.
         assert several.maps["level 1"][1].shape == (10, 24)
 
-    def test_attention_of_many_images_is_that_of_each(self, fitted, terrain):
-        # More than the net is given at a time.
-        X = terrain[0][:20]
-        many = AttentionDisplay.from_estimator(fitted, X).maps["level 1"]
-        halves = [AttentionDisplay.from_estimator(fitted, part) for part in (X[:10], X[10:])]
-        few = [values for half in halves for values in half.maps["level 1"]]
-        np.testing.assert_allclose(many, few, atol=1e-5)
+    def test_attention_computes_as_prediction_does(self, fitted, terrain):
+        segmenter, seen = copy.deepcopy(fitted).set_params(n_threads=1), []
+
+        def note(gate, inputs):
+            seen.append((torch.get_num_threads(), (torch.tensor([1e-38]) * 0.01).item()))
+
+        gates = [
+            part for part in segmenter.net_.module_.modules() if isinstance(part, AttentionGate)
+        ]
+        gates[0].register_forward_pre_hook(note)
+        AttentionDisplay.from_estimator(segmenter, terrain[0][:3])
+        # One thread, and no denormal numbers.
+        assert seen == [(1, 0.0)] * 3
 
     def test_attention_leaves_the_segmenter_as_it_was(self, fitted, terrain):
         X, _ = terrain
@@ -246,6 +254,12 @@ class TestConfusion:
     def test_predictions_of_no_class_count_in_the_shares(self):
         display = ConfusionDisplay.from_predictions([[[1, 1, 2]]], [[[1, 3, 2]]], labels=[1, 2])
         np.testing.assert_allclose(display.shares_, [[0.5, 0], [0, 1]])
+
+    def test_labels_are_those_of_the_masks_unless_given(self):
+        masks = [[[1, 1, 2, 9]]], [[[1, 4, 2, 1]]]
+        display = ConfusionDisplay.from_predictions(*masks, ignore_label=9)
+        assert display.target_names == ["1", "2", "4"]
+        np.testing.assert_allclose(display.shares_, [[0.5, 0, 0.5], [0, 1, 0], [0, 0, 0]])
 
     @pytest.mark.parametrize("share", [0.1, 0.4, 0.6, 0.9])
     def test_numbers_stand_out_from_their_cells(self, share):

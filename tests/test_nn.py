@@ -387,3 +387,24 @@ def test_prediction_follows_weights_that_were_changed(terrain, fast):
     after = segmenter.predict_proba(X[:2])
     assert not np.allclose(before, after, atol=0.1)
     np.testing.assert_allclose(after[:, 0], 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"block": "dense"}, "block must be among .*'plain'.*'dense'"),
+        ({"skip": "sum"}, "skip must be among .*'add'.*'sum'"),
+        ({"patch_size": 3}, "patch_size must be among .*2.*3"),
+        ({"depth": 1, "patch_size": 2}, "depth must be above 1 with patch_size=2, got 1"),
+        ({"depth": 0}, "depth must be above 0"),
+    ],
+    ids=str,
+)
+def test_wrong_parameters_of_the_net(params, match):
+    with pytest.raises(ValueError, match=match):
+        AttentionASPPUNet(1, 3, **{**DEFAULTS, **params})
+
+
+def test_parts_that_the_net_has_not_cannot_be_frozen():
+    with pytest.raises(ValueError, match=r"parts must be among .*'decoder'.*'head'"):
+        AttentionASPPUNet(1, 3, **DEFAULTS).freeze("head")

@@ -1,4 +1,5 @@
 import sys
+import tracemalloc
 
 import matplotlib
 
@@ -86,6 +87,20 @@ def test_images_in_an_array(spoiled):
         "image 0\na",
         "image 1\nb",
     ]
+
+
+def test_limits_take_little_memory():
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 256, (96, 400, 500), dtype=np.uint8)
+    y = rng.integers(0, 3, X.shape, dtype=np.uint8)
+    y[:3] = y[0]
+    remover = OutlierRemover(method="repeated_mask").fit(X, y)
+    tracemalloc.start()
+    display = OutlierDisplay.from_estimator(remover, X, max_images=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * X.size / 2
+    np.testing.assert_allclose(display.limits, np.percentile(X, (0.5, 99.5)), atol=2)
 
 
 def test_without_outliers(terrain):

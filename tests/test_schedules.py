@@ -143,6 +143,11 @@ def test_parameters_that_fit_no_schedule_are_rejected(scheduler, params):
         make_schedule(scheduler, params)
 
 
+def test_unknown_schedules_are_rejected():
+    with pytest.raises(ValueError, match=r"scheduler must be among .*'plateau'.*'step'"):
+        make_schedule("step", None)
+
+
 def test_each_phase_starts_its_schedule_anew():
     # The other schedules remember nothing.
     make = make_schedule("plateau", None)

@@ -84,7 +84,7 @@ class ConfusionDisplay:
 
     @classmethod
     def from_predictions(
-        cls, y_true, y_pred, *, labels, ignore_label=None, target_names=None, ax=None
+        cls, y_true, y_pred, *, labels=None, ignore_label=None, target_names=None, ax=None
     ):
         """Plot masks that are there already.
 
@@ -92,8 +92,8 @@ class ConfusionDisplay:
         ----------
         y_true, y_pred : int array of shape (n, H, W), or list of (H, W) arrays
             True and predicted masks.
-        labels : array-like of shape (K,)
-            Label of each class.
+        labels : array-like of shape (K,), default=None
+            Label of each class; by default those that the masks have.
         ignore_label : int or None, default=None
             Pixels with this true label are left out.
         target_names : sequence of K str, default=None
@@ -107,9 +107,9 @@ class ConfusionDisplay:
         """
         require_matplotlib(f"{cls.__name__}.from_predictions")
         pairs = pair_masks(y_true, y_pred, None)
-        counts = count_with_others(pairs, labels, ignore_label)[1][:-1]
+        labels, counts = count_with_others(pairs, labels, ignore_label)
         names = [str(label) for label in labels] if target_names is None else target_names
-        return cls(counts, names).plot(ax=ax)
+        return cls(counts[:-1], names).plot(ax=ax)
 
     def plot(self, ax=None, *, cmap="Blues"):
         """Draw the matrix.

@@ -1,6 +1,6 @@
 """Images beside what a segmenter is unsure of, and what its attention gates let through."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,14 +9,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmars._fitted import fitted_part
 from skmars.batches import channels_first
+from skmars.device import compute_settings
 from skmars.ensemble import Ensemble
 from skmars.inspection._figures import make_panels, require_matplotlib
 from skmars.inspection._pictures import as_rgb
 from skmars.metrics import predictive_entropy
 from skmars.nn import AttentionGate
 from skmars.segmenter import MarsSegmenter
-
-IMAGES_AT_ONCE = 16
 
 
 class HeatMapDisplay:
@@ -279,9 +278,9 @@ def attention_maps(estimator, X) -> dict[str, list[np.ndarray]]:
 
     hooks = [gate.register_forward_hook(note, with_kwargs=True) for gate in gates]
     try:
-        with torch.inference_mode():
-            for batch in _batches(images):
-                segmenter.net_.infer(channels_first(np.ascontiguousarray(batch)))
+        with compute_settings(segmenter.n_threads), torch.inference_mode():
+            for image in images:
+                segmenter.net_.infer(channels_first(np.ascontiguousarray(image[None])))
     finally:
         for hook in hooks:
             hook.remove()
@@ -298,13 +297,6 @@ def _as_the_net_gets_them(estimator, X) -> Any:
             if hasattr(step, "transform"):
                 X = step.transform(X)
     return X
-
-
-def _batches(images: np.ndarray | list[np.ndarray]) -> Iterator[np.ndarray]:
-    # Images of a list may differ in size.
-    at_once = 1 if isinstance(images, list) else IMAGES_AT_ONCE
-    for start in range(0, len(images), at_once):
-        yield np.asarray(images[start : start + at_once])
 
 
 def _limits(values) -> tuple[float, float]:

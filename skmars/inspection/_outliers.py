@@ -5,6 +5,7 @@ import textwrap
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from skmars._validation import thinned
 from skmars.inspection._figures import make_panels, require_matplotlib
 from skmars.inspection._pictures import as_rgb, label_colors
 
@@ -100,13 +101,13 @@ class OutlierDisplay:
                 )
         order = np.argsort(-remover.scores_, kind="stable")
         rows = order[remover.outlier_mask_[order]][:max_images]
-        some = np.asarray(X[:: -(-n // _N_SAMPLED)], dtype=np.float64)
+        some = [thinned(np.asarray(image)).ravel() for image in X[:: -(-n // _N_SAMPLED)]]
         display = cls(
             [X[row] for row in rows],
             rows,
             remover.reasons_[rows].tolist(),
             masks=None if y is None else [y[row] for row in rows],
-            limits=tuple(np.percentile(some, (0.5, 99.5)).tolist()),
+            limits=tuple(np.percentile(np.concatenate(some), (0.5, 99.5)).tolist()),
         )
         return display.plot(ax=ax, **kwargs)
 

@@ -1,7 +1,8 @@
 """U-Net with residual blocks, attention gates on the skips and ASPP at the bottleneck."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,6 +92,12 @@ class AttentionASPPUNet(nn.Module):
     frozen : tuple of str
         Names of the submodules that `freeze` has frozen.
 
+    Raises
+    ------
+    ValueError
+        If `patch_size`, `block` or `skip` is not among those above, or `depth` too small for the
+        patches.
+
     References
     ----------
     .. [1] Ronneberger, O., Fischer, P., Brox, T. (2015). U-Net: Convolutional networks for
@@ -123,9 +130,14 @@ class AttentionASPPUNet(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        _check_name("patch_size", patch_size, PATCH_SIZES)
+        _check_name("block", block, BLOCKS)
+        _check_name("skip", skip, SKIPS)
         self.patch_size = patch_size
         # Patches take the place of the first level.
         first = int(math.log2(patch_size))
+        if depth <= first:
+            raise ValueError(f"depth must be above {first} with {patch_size=}, got {depth}")
         widths = [base_channels * 2**level for level in range(first, depth + 1)]
         below = [in_channels * patch_size**2, *widths]
         self.encoder = nn.ModuleList(
@@ -178,7 +190,13 @@ class AttentionASPPUNet(nn.Module):
         Returns
         -------
         self : AttentionASPPUNet
+
+        Raises
+        ------
+        ValueError
+            If `parts` is something else.
         """
+        _check_name("parts", parts, [None, *FREEZABLE])
         self.frozen = () if parts is None else FREEZABLE[parts]
         for name, module in self.named_children():
             module.requires_grad_(name not in self.frozen)
@@ -190,6 +208,11 @@ class AttentionASPPUNet(nn.Module):
         for name in self.frozen:
             self.get_submodule(name).eval()
         return self
+
+
+def _check_name(parameter: str, value: Any, known: Iterable[Any]) -> None:
+    if value not in (known := list(known)):
+        raise ValueError(f"{parameter} must be among {known}, got {value!r}")
 
 
 def _initialise(module: nn.Module) -> None:
