@@ -19,6 +19,7 @@ __all__ = [
     "find_classes",
     "is_image_list",
     "labelled_classes",
+    "labelled_pixels",
     "random_generator",
     "spread_out",
     "thinned",
@@ -76,11 +77,12 @@ def check_images(X, *, n_channels: int | None = None, name: str = "X") -> np.nda
         raise ValueError(f"{name} is empty: shape {X.shape}")
     if X.dtype.kind not in "buif":
         raise TypeError(f"{name} must hold real numbers, got dtype {X.dtype}")
+    if X.dtype.itemsize > 8:
+        # torch has no extended precision; what is too large without it is infinite.
+        with np.errstate(over="ignore"):
+            X = X.astype(np.float64)
     if X.dtype.kind == "f":
         _check_finite(X, name)
-    if X.dtype.itemsize > 8:
-        # torch has no extended precision.
-        X = X.astype(np.float64)
     if n_channels is not None and count_channels(X) != n_channels:
         raise ValueError(
             f"{name} has {count_channels(X)} channels (shape {X.shape}), "
@@ -150,6 +152,11 @@ def _check_finite(X: np.ndarray, name: str) -> None:
 def unique_labels(y: np.ndarray) -> np.ndarray:
     """Sorted labels of masks `(n, H, W)`, found mask by mask to spare memory."""
     return np.unique(np.concatenate([np.unique(mask) for mask in y]))
+
+
+def labelled_pixels(mask: np.ndarray, ignore_label: int | None) -> np.ndarray:
+    """Which pixels have a label that is a class."""
+    return np.full(mask.shape, True) if ignore_label is None else mask != ignore_label
 
 
 def check_labels(

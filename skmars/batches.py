@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from skmars._validation import count_channels
 from skmars.losses import IGNORE_INDEX
 
 __all__ = [
@@ -53,7 +54,7 @@ def measure_scaling(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, n
     mean, scale : ndarray of shape (C,) of float64
         The scale of a constant channel is 1.
     """
-    n_channels = 1 if images.ndim == 3 else images.shape[3]
+    n_channels = count_channels(images)
     scaler = StandardScaler()
     n_parts = math.ceil(images[:1].size * len(rows) / NUMBERS_AT_ONCE)
     for part in np.array_split(rows, min(n_parts, len(rows))):

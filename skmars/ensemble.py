@@ -238,32 +238,17 @@ class Ensemble(MetaEstimatorMixin, MosaicMixin, BaseSegmenter):
         return self._apply(X, measure)
 
     def _apply(self, X, function: Callable[[np.ndarray], np.ndarray]):
-        """Apply a function of images to some of them at a time."""
+        """Apply a function of images of one size, those of a list one size after another."""
         check_is_fitted(self)
-
-        def apply(images: np.ndarray) -> np.ndarray:
-            at_once = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
-            first = function(images[:at_once])
-            result = np.empty((len(images), *first.shape[1:]), dtype=first.dtype)
-            result[:at_once] = first
-            for start in range(at_once, len(images), at_once):
-                rows = slice(start, start + at_once)
-                result[rows] = function(images[rows])
-            return result
-
-        return self._for_each_size(X, apply)
-
-    def _for_each_size(self, X, function: Callable[[np.ndarray], np.ndarray]):
-        """Apply a function of image arrays to X; to a list of images, one size after another."""
         images = self._checked(X)
         if isinstance(images, np.ndarray):
-            return function(images)
+            return _in_parts(images, function)
         places: dict[tuple, list[int]] = {}
         for place, image in enumerate(images):
             places.setdefault((image.shape, image.dtype), []).append(place)
         results: list[Any] = [None] * len(images)
         for same in places.values():
-            outputs = function(np.stack([images[place] for place in same]))
+            outputs = _in_parts(np.stack([images[place] for place in same]), function)
             for place, output in zip(same, outputs, strict=True):
                 results[place] = output
         return results
@@ -301,9 +286,8 @@ class Ensemble(MetaEstimatorMixin, MosaicMixin, BaseSegmenter):
                 f"predict_large needs members that have it, which {', '.join(sorted(others))} "
                 "has not: use predict"
             )
-        known = [np.searchsorted(self.classes_, one.classes_) for one in self.estimators_]
-        models = [one._model() for one in self.estimators_]
-        return average(models, [places.tolist() for places in known], len(self.classes_))
+        known = [np.searchsorted(self.classes_, one.classes_).tolist() for one in self.estimators_]
+        return average([one._model() for one in self.estimators_], known, len(self.classes_))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write all members to one file, without pickle; see `MarsSegmenter.save`.
@@ -328,11 +312,9 @@ class Ensemble(MetaEstimatorMixin, MosaicMixin, BaseSegmenter):
             for place, member in enumerate(self.estimators_)
             for name, tensor in member.net_.module_.state_dict().items()
         }
-        config = {
-            "members": [describe(member) for member in self.estimators_],
-            "by": self.members,
-            "params": savable({"n_jobs": self.n_jobs, "random_state": self.random_state}),
-        }
+        members = list(map(describe, self.estimators_))
+        params = {"n_jobs": self.n_jobs, "random_state": self.random_state}
+        config = {"members": members, "by": self.members, "params": savable(params, stacklevel=3)}
         write_archive(path, config, weights)
 
     @classmethod
@@ -382,9 +364,21 @@ class Ensemble(MetaEstimatorMixin, MosaicMixin, BaseSegmenter):
         return hasattr(self, "classes_")
 
 
+def _in_parts(images: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Apply a function of images to some of them at a time."""
+    at_once = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
+    first = function(images[:at_once])
+    result = np.empty((len(images), *first.shape[1:]), dtype=first.dtype)
+    result[:at_once] = first
+    for start in range(at_once, len(images), at_once):
+        rows = slice(start, start + at_once)
+        result[rows] = function(images[rows])
+    return result
+
+
 def _can_be_scored(mask: np.ndarray, weight: Any, labels: np.ndarray, ignored: int | None) -> bool:
     """Whether a mask has a label with a weight, and none that is unknown."""
-    labelled = np.ones(mask.shape, dtype=bool) if ignored is None else mask != ignored
+    labelled = check.labelled_pixels(mask, ignored)
     is_weighted = bool(np.any(labelled & (weight > 0)))
     return is_weighted and bool(np.isin(mask[labelled], labels).all())
 

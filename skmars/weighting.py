@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from skmars._validation import labelled_pixels
+
 __all__ = ["class_frequencies", "class_weights", "counted_images", "mean_weight"]
 
 # A class of a few pixels shall not drown all others.
@@ -152,7 +154,7 @@ def mean_weight(
         return 1.0
     total, n = 0.0, 0
     for row in rows:
-        counted = (y[row] != ignore_label) & (sample_weight[row] > 0)
+        counted = labelled_pixels(y[row], ignore_label) & (sample_weight[row] > 0)
         n += int(np.count_nonzero(counted))
         total += float(np.sum(sample_weight[row] * counted, dtype=np.float64))
     return total / n

@@ -366,8 +366,11 @@ def test_saved_ensemble_can_be_trained_as_before(data, member, tmp_path):
     assert (loaded.n_jobs, loaded.random_state) == (1, 3)
     np.testing.assert_array_equal(loaded.fit(*data).predict(X), ensemble.predict(X))
     ensemble.set_params(random_state=np.random.RandomState(0))
-    with pytest.warns(UserWarning, match="random_state cannot be saved"):
+    ensemble.estimators_[1].set_params(callbacks=[object()])
+    with pytest.warns(UserWarning, match="cannot be saved") as caught:
         ensemble.save(tmp_path / "e")
+    assert [str(one.message).split()[0] for one in caught] == ["callbacks", "random_state"]
+    assert {one.filename for one in caught} == {__file__}
     assert Ensemble.load(tmp_path / "e").random_state is None
 
 

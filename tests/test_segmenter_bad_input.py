@@ -73,6 +73,10 @@ BAD_IMAGES = {
     "NaN": (lambda X: with_value(X, np.nan), "X contains NaN"),
     "infinity": (lambda X: with_value(X, np.inf), "X contains infinity"),
     "minus infinity": (lambda X: with_value(X, -np.inf), "X contains infinity"),
+    "too large for double precision": (
+        lambda X: X.astype(np.longdouble) * np.longdouble("1e400"),
+        "X contains infinity",
+    ),
     "NaN in half precision": (lambda X: with_value(X, np.nan).astype(np.float16), "NaN"),
     "complex": (lambda X: X.astype(complex), "real numbers.*complex"),
     "strings": (lambda X: X.astype(str), "real numbers"),

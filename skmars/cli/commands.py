@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from skmars import __version__
 from skmars.cli.files import check_output, load_model, load_pairs, write_outliers
 from skmars.cli.masks import (
-    check_labels,
+    check_can_hold,
     check_not_replaced,
     kind_of_output,
     load_images,
@@ -270,7 +270,7 @@ def predict(args: argparse.Namespace) -> None:
     if kind == "folder" and not args.overwrite:
         check_not_replaced(output, names)
     segmenter = _load_to_predict(args)
-    check_labels(kind, segmenter.classes_)
+    check_can_hold(kind, segmenter.classes_)
     masks = map(segmenter.predict, parts)
     if kind == "folder":
         write_folder(chain.from_iterable(masks), names, output, segmenter.classes_)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
-    "check_labels",
+    "check_can_hold",
     "check_not_replaced",
     "kind_of_output",
     "load_images",
@@ -111,7 +111,7 @@ def _mask_paths(folder: Path, names: Sequence[str]) -> list[Path]:
     return [folder / f"{name}.png" for name in names]
 
 
-def check_labels(kind: str, labels: "np.ndarray") -> None:
+def check_can_hold(kind: str, labels: "np.ndarray") -> None:
     """Refuse labels of a model that a kind of output cannot hold."""
     low, high = labels.min(), labels.max()
     if kind in HIGHEST_LABEL and not 0 <= low <= high <= HIGHEST_LABEL[kind]:

@@ -126,19 +126,13 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, run, text: str) -> argparse.ArgumentParser:
-        command = subparsers.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
-        return command
+        added = subparsers.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
 
-    demo = add(
-        "demo", commands.demo, "train on generated terrain or a file, score, and draw pictures"
+    _add_demo(
+        add("demo", commands.demo, "train on generated terrain or a file, and draw pictures")
     )
-    demo.add_argument("data", nargs="?", metavar="DATA", help=DATA_HELP)
-    demo.add_argument("--output", default="demo", metavar="DIR", help="default: demo")
-    demo.add_argument(
-        "--time-limit", type=float, metavar="SECONDS", help="default: 240, for a file 285"
-    )
-    demo.add_argument("--random-state", type=int, default=0, metavar="N", help="default: 0")
 
     fit = add("fit", commands.fit, "train a model")
     _add_pairs(fit, grouped=True)
@@ -156,18 +150,7 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
     if command == "outliers":
         _add_outliers(outliers)
 
-    predict = add("predict", commands.predict, "predict masks")
-    predict.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    predict.add_argument("data", metavar="DATA", help=f"folder of images, or {DATA_HELP}")
-    predict.add_argument(
-        "--output",
-        required=True,
-        metavar="FILE",
-        help="submission.csv, masks.npz, or a folder for one PNG file an image",
-    )
-    predict.add_argument(
-        "--overwrite", action="store_true", help="replace masks that are in the folder already"
-    )
+    _add_predict(add("predict", commands.predict, "predict masks"))
 
     score = add("score", commands.score, "IoU of a model's masks")
     score.add_argument("model", metavar="MODEL", help=MODEL_HELP)
@@ -178,9 +161,8 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
     _add_pairs(report)
     report.add_argument("--output", required=True, metavar="FILE.html", help="file to write")
 
-    predicting = dict(zip(PREDICTING, (predict, score, report), strict=True))
-    if command in predicting:
-        _add_prediction(predicting[command])
+    if command in PREDICTING:
+        _add_prediction(subparsers.choices[command])
 
     export = add("export", commands.export, "write a model as an ONNX file")
     export.add_argument("model", metavar="MODEL", help=MODEL_HELP)
@@ -189,6 +171,29 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
     info = add("info", commands.info, "versions and hardware, or what a model is")
     info.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
     return parser
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="?", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--output", default="demo", metavar="DIR", help="default: demo")
+    parser.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="default: 240, for a file 285"
+    )
+    parser.add_argument("--random-state", type=int, default=0, metavar="N", help="default: 0")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("data", metavar="DATA", help=f"folder of images, or {DATA_HELP}")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="submission.csv, masks.npz, or a folder for one PNG file an image",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace masks that are in the folder already"
+    )
 
 
 def _add_pairs(parser: argparse.ArgumentParser, *, grouped: bool = False) -> None:

@@ -318,10 +318,8 @@ def _load(path: Path) -> dict[str, Any] | None:
                 key: archive[key]
                 for key in ("images", "target", "groups", "subsets", "panoramas", "positions")
             }
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        # Damaged: it is made anew.
+        # Missing or damaged: it is made anew.
         return None
 
 

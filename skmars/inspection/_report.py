@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmars import __version__
 from skmars._files import replacing
 from skmars._fitted import changed_parameters, fitted_attribute, known_labels
+from skmars._validation import labelled_pixels
 from skmars.inspection._confusion import ConfusionDisplay
 from skmars.inspection._curves import LearningCurveDisplay
 from skmars.inspection._figures import require_matplotlib
@@ -183,7 +184,7 @@ def _spread(y, predicted, ignored, n_images: int) -> np.ndarray:
     shares = []
     for true, pred in zip(y, predicted, strict=True):
         true = np.asarray(true)
-        counted = true != ignored if ignored is not None else np.full(true.shape, True)
+        counted = labelled_pixels(true, ignored)
         wrong = (true != pred) & counted
         shares.append(wrong.sum() / max(counted.sum(), 1))
     ranks = np.linspace(0, len(shares) - 1, min(n_images, len(shares))).round().astype(int)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skmars._validation import labelled_pixels
 from skmars.metrics.averages import Absent, absent_value, mean_of_present
 from skmars.metrics.confusion import Masks
 from skmars.metrics.mask_pairs import count_with_others, pair_masks, stack_masks
@@ -101,7 +102,7 @@ def _count_matches(
     tolerance: float,
 ) -> NDArray[np.int64]:
     """Count for each class: true hits, true, predicted hits, predicted boundary pixels."""
-    labelled = np.full(true.shape, True) if ignore_label is None else true != ignore_label
+    labelled = labelled_pixels(true, ignore_label)
     true_edges, pred_edges = _edges(true, labelled), _edges(pred, labelled)
     counts = np.zeros((len(classes), 4), dtype=np.int64)
     for c, row in zip(classes, counts, strict=True):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skmars._validation import check_labels
+from skmars._validation import check_labels, labelled_pixels
 from skmars.metrics.mask_pairs import check_label_list, stack_masks
 
 __all__ = [
@@ -112,7 +112,7 @@ def reliability_curve(
             raise ValueError("probabilities must be in [0, 1]")
         confidence = scores.max(axis=0).astype(np.float64)
         right = classes[scores.argmax(axis=0)] == mask
-        kept = _labelled(mask, ignore_label)
+        kept = labelled_pixels(mask, ignore_label)
         bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)[kept]
         for total, values in zip(sums, (None, confidence[kept], right[kept]), strict=True):
             total += np.bincount(bins, values, minlength=n_bins)
@@ -251,7 +251,7 @@ def sparsification_curve(
     for (mask, predicted), (_, levels) in zip(
         _pairs(y_true, y_pred, ()), _pairs(y_true, uncertainty, ()), strict=True
     ):
-        kept = _labelled(mask, ignore_label)
+        kept = labelled_pixels(mask, ignore_label)
         all_parts.append(levels[kept])
         wrong_parts.append(levels[kept & (mask != predicted)])
     if not any(map(len, all_parts)):
@@ -333,10 +333,6 @@ def _errors_of_the_surest(of_wrong: NDArray, of_all: NDArray, counts: NDArray) -
 def _ranks(values: NDArray, levels: NDArray) -> tuple[NDArray, NDArray]:
     """How many of sorted values are below each level, and how many are not above it."""
     return np.searchsorted(values, levels, "left"), np.searchsorted(values, levels, "right")
-
-
-def _labelled(mask: NDArray, ignore_label: int | None) -> NDArray[np.bool_]:
-    return np.ones(mask.shape, dtype=bool) if ignore_label is None else mask != ignore_label
 
 
 def _pairs(masks: Any, values: Any, leading: tuple[int, ...]) -> Iterator[tuple[NDArray, NDArray]]:

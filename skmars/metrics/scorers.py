@@ -290,11 +290,17 @@ def _function(name: str) -> Callable[[_Case], float]:
         raise TypeError(f"metrics must be names, got {name!r}")
     if name in METRICS:
         return METRICS[name]
-    prefix, _, label = name.partition("iou_")
-    if prefix or not label.removeprefix("-").isdecimal():
+    label = label_of(name)
+    if label is None:
         known = ", ".join(map(repr, METRICS))
         raise ValueError(f"metrics must be among {known} and 'iou_<label>', got {name!r}")
-    return lambda case: _class_iou(case, int(label))
+    return lambda case: _class_iou(case, label)
+
+
+def label_of(metric: str) -> int | None:
+    """Label whose IoU a metric is; None for other metrics."""
+    prefix, _, label = metric.partition("iou_")
+    return int(label) if not prefix and label.removeprefix("-").isdecimal() else None
 
 
 def class_iou_scorer(label: int, **params) -> SegmentationScorer:

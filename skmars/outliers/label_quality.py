@@ -6,6 +6,7 @@ from sklearn.base import clone
 from sklearn.naive_bayes import GaussianNB
 
 from skmars._fitted import fitted_attribute
+from skmars._validation import labelled_pixels
 from skmars.outliers.image_features import intensity_scale
 
 __all__ = ["label_quality", "mask_fit"]
@@ -98,7 +99,7 @@ def mask_fit(
     features, labels = [], []
     for row in others:
         chosen = rng.integers(y[row].size, size=_N_TRAINING_PIXELS)
-        chosen = chosen[y[row].ravel()[chosen] != ignore_label]
+        chosen = chosen[labelled_pixels(y[row].ravel()[chosen], ignore_label)]
         features.append(_pixel_features(X[row], *scaling)[chosen])
         labels.append(y[row].ravel()[chosen])
     labels_seen = np.unique(np.concatenate(labels))
@@ -112,7 +113,7 @@ def mask_fit(
 
 
 def _log_probability(model: GaussianNB, image, mask, scaling, ignore_label) -> float:
-    labelled = mask.ravel() != ignore_label
+    labelled = labelled_pixels(mask.ravel(), ignore_label)
     if not labelled.any():
         return _LOWEST_LOG
     labels = mask.ravel()[labelled]

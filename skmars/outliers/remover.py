@@ -190,9 +190,15 @@ default="auto"
         self._validate_params()
         rng = check.random_generator(self.random_state)
         findings = Findings(len(X))
-        for name in ("repeated_mask", "contradicting_mask", "appearance", "label_quality"):
+        methods = {
+            "repeated_mask": self._find_by_repeated_mask,
+            "contradicting_mask": self._find_by_contradicting_mask,
+            "appearance": self._find_by_appearance,
+            "label_quality": self._find_by_label_quality,
+        }
+        for name, find in methods.items():
             if name == self.method or (self.method == "auto" and name != "label_quality"):
-                getattr(self, f"_find_by_{name}")(X, y, findings, rng)
+                find(X, y, findings, rng)
         findings.check_what_is_left(y, self.ignore_label)
         self.n_channels_in_ = check.count_channels(X)
         self.outlier_mask_ = findings.outliers

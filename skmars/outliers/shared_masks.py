@@ -4,13 +4,13 @@ Both are found by hashing: each mask and each image is read once.
 """
 
 import hashlib
-from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import binom
 
+from skmars._validation import labelled_pixels
+
 __all__ = [
-    "SharedMasks",
     "count_corners",
     "find_copies",
     "find_shared_masks",
@@ -25,17 +25,9 @@ _FEWEST_SHARING = 3
 _LOWEST_LOG = -300.0
 
 
-class SharedMasks(NamedTuple):
-    """What is known of each mask; see `find_shared_masks`."""
-
-    n_sharing: np.ndarray
-    log_chance: np.ndarray
-    is_beyond_chance: np.ndarray
-
-
 def find_shared_masks(
     X: np.ndarray, y: np.ndarray, *, ignore_label: int | None = None
-) -> SharedMasks:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find groups of different images that share one mask more often than chance would.
 
     The chance that an independent mask agrees with a given one is estimated from above: a mask
@@ -69,7 +61,7 @@ def find_shared_masks(
     log_chance = np.zeros(n)
     for rows in group_equal(y):
         mask = y[rows[0]]
-        labelled = mask[mask != ignore_label]
+        labelled = mask[labelled_pixels(mask, ignore_label)]
         if len(rows) == 1 or len(labelled) == 0 or (labelled == labelled[0]).all():
             continue
         n_different = len(group_equal(X[rows]))
@@ -78,7 +70,7 @@ def find_shared_masks(
             chance = _agreement_chance(mask, ignore_label)
             log_tail = binom.logsf(n_different - 2, n - 1, chance) + np.log(n)
             log_chance[rows] = np.clip(log_tail / np.log(10), _LOWEST_LOG, 0)
-    return SharedMasks(n_sharing, log_chance, log_chance < np.log10(_SIGNIFICANCE))
+    return n_sharing, log_chance, log_chance < np.log10(_SIGNIFICANCE)
 
 
 def find_copies(

@@ -106,7 +106,7 @@ class Checkpoint:
 def _checksum(strips: Iterable[Any]) -> int:
     checksum = 0
     for strip in strips:
-        checksum = zlib.crc32(np.ascontiguousarray(strip).tobytes(), checksum)
+        checksum = zlib.crc32(np.asarray(strip).tobytes(), checksum)
     return checksum
 
 
@@ -117,9 +117,9 @@ def describe_net(
     model = hashlib.sha256()
     for name, tensor in sorted(net.module_.state_dict().items()):
         model.update(name.encode())
-        model.update(tensor.cpu().contiguous().numpy().tobytes())
+        model.update(tensor.cpu().numpy().tobytes())
     for values in (net.mean, net.scale, classes):
-        model.update(np.ascontiguousarray(values).tobytes())
+        model.update(np.asarray(values).tobytes())
     return {
         "model": model.hexdigest(),
         "temperature": float(net.temperature),
@@ -136,7 +136,7 @@ def describe_arrays(
     """What tells a source, of whose pixels there are patches, and its targets from others."""
     pixels = hashlib.sha256()
     for patch in patches:
-        pixels.update(np.ascontiguousarray(patch).tobytes())
+        pixels.update(np.asarray(patch).tobytes())
     # In words, for NaN is not equal to itself.
     nodata = None if nodata_label is None else [str(image.nodata), int(nodata_label)]
     return {

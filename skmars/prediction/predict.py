@@ -20,8 +20,6 @@ __all__ = [
     "Settings",
     "coarsest_grid",
     "most_probable",
-    "predict_labels",
-    "predict_probabilities",
     "probability_predictor",
     "sample_pixels",
     "warn_of_other_scale",
@@ -94,7 +92,11 @@ class PredictionMixin:
         check_is_fitted(self)
         images = self._checked(X)
         with compute_settings(self.n_threads):
-            return predict_labels(self.net_, images, self.classes_, self._settings())
+            labels = _allocate(images, (), self.classes_.dtype)
+            for places, region, scores in _scores(self.net_, images, self._settings()):
+                for place, mask in zip(places, most_probable(scores, self.classes_), strict=True):
+                    labels[place][region] = mask
+        return labels
 
     def predict_proba(self, X):
         """Probability of each class at each pixel.
@@ -117,80 +119,17 @@ class PredictionMixin:
         check_is_fitted(self)
         images = self._checked(X)
         with compute_settings(self.n_threads):
-            return predict_probabilities(self.net_, images, self._settings())
+            p = _allocate(images, (len(self.classes_),), np.dtype(np.float32))
+            parts = _scores(self.net_, images, self._settings(), normalised=True)
+            for places, region, scores in parts:
+                for place, values in zip(places, scores.cpu().numpy(), strict=True):
+                    p[place][:, *region] = values
+        return p
 
     def _settings(self) -> Settings:
         """How the parameters say to predict; the net is where they say then."""
         self._place_net()
         return Settings(self.batch_size, self.tta, self.window, self.overlap)
-
-
-def predict_labels(
-    net: SegmentationNet,
-    images: np.ndarray | list[np.ndarray],
-    classes: np.ndarray,
-    settings: Settings,
-) -> Any:
-    """Label each pixel with its most probable class.
-
-    Parameters
-    ----------
-    net : SegmentationNet
-        Trained.
-    images : ndarray of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
-        Images.
-    classes : ndarray of shape (n_classes,)
-        Labels.
-    settings : Settings
-        How to predict.
-
-    Returns
-    -------
-    labels : ndarray of shape (n, H, W), or list of (H, W) arrays
-        Of the dtype of `classes`.
-
-    Raises
-    ------
-    ValueError
-        If window or overlap are not as described in `skmars.prediction.windows.check_window`.
-    """
-    labels = _allocate(images, (), classes.dtype)
-    for places, region, scores in _scores(net, images, settings):
-        for place, mask in zip(places, most_probable(scores, classes), strict=True):
-            labels[place][region] = mask
-    return labels
-
-
-def predict_probabilities(
-    net: SegmentationNet, images: np.ndarray | list[np.ndarray], settings: Settings
-) -> Any:
-    """Probability of each class at each pixel.
-
-    Parameters
-    ----------
-    net : SegmentationNet
-        Trained.
-    images : ndarray of shape (n, H, W) or (n, H, W, C), or list of (H, W) or (H, W, C) arrays
-        Images.
-    settings : Settings
-        How to predict.
-
-    Returns
-    -------
-    probabilities : ndarray of shape (n, n_classes, H, W), or list of (n_classes, H, W) arrays
-        float32; they sum to 1 over the classes.
-
-    Raises
-    ------
-    ValueError
-        If window or overlap are not as described in `skmars.prediction.windows.check_window`.
-    """
-    n_classes = net.module_.head.out_channels
-    probabilities = _allocate(images, (n_classes,), np.dtype(np.float32))
-    for places, region, scores in _scores(net, images, settings, normalised=True):
-        for place, p in zip(places, scores.cpu().numpy(), strict=True):
-            probabilities[place][(slice(None), *region)] = p
-    return probabilities
 
 
 def most_probable(scores: Tensor, classes: np.ndarray) -> np.ndarray:
@@ -232,7 +171,7 @@ def _scores(
     window, grid = settings.window, coarsest_grid(net)
     check_window(window, settings.overlap, grid)
     # The level of whoever has called the estimator's method.
-    warn_of_other_scale(sample_pixels(images), net.scale, stacklevel=5)
+    warn_of_other_scale(sample_pixels(images), net.scale, stacklevel=4)
     whole: dict[tuple, list[int]] = {}
     larger: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(images):

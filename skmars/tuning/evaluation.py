@@ -1,6 +1,5 @@
 """What one trial does: parameters out of the space, fits over the folds, scores."""
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import cross_validate
 
-from skmars.metrics.scorers import SegmentationScorer
+from skmars.metrics.scorers import SegmentationScorer, label_of
 from skmars.training.plan import choose_epochs
 from skmars.tuning.naming import name_of
 from skmars.tuning.pruning import PruningCallback
@@ -77,8 +76,7 @@ class Objective:
         scorer = self.scorer
         if not isinstance(scorer, SegmentationScorer) or scorer.absent != "exclude":
             return None
-        label = re.fullmatch(r"iou_(-?\d+)", scorer.metrics)
-        return int(label[1]) if label else None
+        return label_of(scorer.metrics)
 
 
 def make_objectives(scoring, estimator: BaseEstimator, labels: np.ndarray) -> list[Objective]:
@@ -140,7 +138,7 @@ def _name_of(scoring) -> str:
     """What tells a scorer from others, in every process."""
     if scoring is None:
         return "score"
-    if isinstance(scoring, SegmentationScorer) and isinstance(scoring.metrics, str):
+    if isinstance(scoring, SegmentationScorer):
         is_plain = repr(scoring) == repr(SegmentationScorer(scoring.metrics))
         return scoring.metrics if is_plain else repr(scoring)
     # Scorers of `make_scorer` have no name, but tell what they score.

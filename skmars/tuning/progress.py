@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import TrialState
 from tqdm.auto import tqdm
 
-from skmars.tuning.results import finished_trials
+from skmars.tuning.trials import finished_trials
 
 __all__ = ["Progress"]
 

@@ -13,18 +13,9 @@ from scipy.stats import rankdata
 from skmars.tuning.evaluation import BY_TEXT, CHOSEN, Objective
 from skmars.tuning.naming import as_kept, value_of
 from skmars.tuning.spaces import Space, suggest_params
-from skmars.tuning.trials import ERROR, is_to_be_repeated
+from skmars.tuning.trials import ERROR
 
-__all__ = ["check_same_space", "finished_trials", "params_of", "pareto_front", "results_table"]
-
-
-def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that have ended, without those that another has repeated."""
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and not is_to_be_repeated(trial)
-    ]
+__all__ = ["check_same_space", "params_of", "pareto_front", "results_table"]
 
 
 def params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:

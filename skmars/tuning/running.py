@@ -14,9 +14,8 @@ from sklearn import get_config
 from skmars._interrupts import noting_interrupts
 from skmars.tuning.evaluation import Evaluation
 from skmars.tuning.progress import Progress
-from skmars.tuning.results import finished_trials
 from skmars.tuning.studies import StudySpec
-from skmars.tuning.trials import is_hopeless, mend, work
+from skmars.tuning.trials import finished_trials, is_hopeless, mend, work
 from skmars.tuning.worker_process import hand_over, start_worker
 
 __all__ = ["search_here", "search_with_workers"]

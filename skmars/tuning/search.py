@@ -1,7 +1,6 @@
 """Hyperparameter search with Optuna, behind scikit-learn's interface."""
 
 import time
-import uuid
 import warnings
 from numbers import Integral, Real
 
@@ -9,7 +8,7 @@ import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -26,7 +25,6 @@ from skmars.tuning.progress import Progress
 from skmars.tuning.results import (
     check_same_space,
     column_suffixes,
-    finished_trials,
     pareto_front,
     results_table,
 )
@@ -36,12 +34,14 @@ from skmars.tuning.studies import (
     PRUNERS,
     SAMPLERS,
     StudySpec,
+    copy_in_memory,
     fingerprint,
-    quiet_optuna,
+    new_name,
     seed_of,
     settings_of,
     temporary_journal,
 )
+from skmars.tuning.trials import finished_trials
 
 __all__ = ["SegmenterSearchCV"]
 
@@ -294,7 +294,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         )
         spec = StudySpec(
             storage=storage,
-            name=self.study_name or _new_name(seed, self.storage),
+            name=self.study_name or new_name(seed, self.storage),
             directions=[objective.direction for objective in objectives],
             sampler=self.sampler,
             pruner=self.pruner if len(objectives) == 1 else None,
@@ -310,7 +310,7 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         if isinstance(self.cv, Integral):
             splitter = SegmentationKFold(int(self.cv), random_state=seed, ignore_label=ignored)
         else:
-            splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
+            splitter = check_cv(self.cv)
         folds = list(splitter.split(X, y, groups))
         if not folds:
             raise ValueError("cv gives no folds; a generator can be used once")
@@ -397,19 +397,5 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         state = dict(super().__getstate__())
         if "study_" in state:
             # A pickle cannot take a file or a database along.
-            state["study_"] = _copy_in_memory(state["study_"])
+            state["study_"] = copy_in_memory(state["study_"])
         return state
-
-
-def _new_name(seed: int, storage) -> str:
-    """Name of a study that is not to be gone on with."""
-    return f"skmars-{seed}" if storage is None else f"skmars-{uuid.uuid4().hex}"
-
-
-def _copy_in_memory(study: optuna.Study) -> optuna.Study:
-    with quiet_optuna():
-        copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
-    for name, value in study.user_attrs.items():
-        copy.set_user_attr(name, value)
-    copy.add_trials(study.get_trials())
-    return copy

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import functools
 import os
+import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ __all__ = [
     "PRUNERS",
     "SAMPLERS",
     "StudySpec",
+    "copy_in_memory",
     "fingerprint",
+    "new_name",
     "quiet_optuna",
     "seed_of",
     "settings_of",
@@ -190,9 +193,8 @@ def settings_of(estimator: BaseEstimator, space: Space) -> dict[str, str]:
 
 def _as_text(value: Any) -> str:
     """What is the same in another process, unlike the addresses in some `repr`."""
-    if isinstance(value, BaseEstimator) or not isinstance(
-        value, bool | int | float | str | tuple | list | dict | np.generic | None
-    ):
+    plain = bool | int | float | str | tuple | list | dict | np.generic | None
+    if not isinstance(value, plain):
         return getattr(value, "__qualname__", type(value).__name__)
     return name_of(value)
 
@@ -202,16 +204,16 @@ def fingerprint(X: np.ndarray, y: np.ndarray, folds, fit_params: Mapping[str, An
     code = zlib.crc32(repr((X.shape, X.dtype.str)).encode())
     # Some images tell two data sets apart; all masks are small enough to be looked at.
     for image in X[:: max(len(X) // 50, 1)]:
-        code = zlib.crc32(np.ascontiguousarray(image).tobytes(), code)
+        code = zlib.crc32(np.asarray(image).tobytes(), code)
     for mask in y:
-        code = zlib.crc32(np.ascontiguousarray(mask).tobytes(), code)
+        code = zlib.crc32(np.asarray(mask).tobytes(), code)
     for train, test in folds:
         code = zlib.crc32(np.asarray(test, dtype=np.int64).tobytes(), code)
         code = zlib.crc32(np.int64(len(train)).tobytes(), code)
     for name, value in sorted(fit_params.items()):
         code = zlib.crc32(name.encode(), code)
         for part in value if isinstance(value, tuple | list) else [value]:
-            array = np.ascontiguousarray(part)
+            array = np.asarray(part)
             # Objects are bytes of no meaning to another process.
             code = code if array.dtype.hasobject else zlib.crc32(array.tobytes(), code)
     return f"{code:08x}"
@@ -227,3 +229,18 @@ def _folder() -> Path:
 def temporary_journal(seed: int) -> str:
     """URL of a journal that lives as long as this process, for workers without a storage."""
     return f"journal://{quote(str(_folder()))}/{seed}-{os.urandom(4).hex()}.log"
+
+
+def new_name(seed: int, storage) -> str:
+    """Name of a study that is not to be gone on with."""
+    return f"skmars-{seed}" if storage is None else f"skmars-{uuid.uuid4().hex}"
+
+
+def copy_in_memory(study: optuna.Study) -> optuna.Study:
+    """A study with the same trials, without a file or a database."""
+    with quiet_optuna():
+        copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
+    for name, value in study.user_attrs.items():
+        copy.set_user_attr(name, value)
+    copy.add_trials(study.get_trials())
+    return copy

@@ -19,7 +19,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from skmars.tuning.storages import PatientStorage, StorageGone, exclusively
 
-__all__ = ["count_trials", "is_hopeless", "is_to_be_repeated", "mend", "work"]
+__all__ = [
+    "count_trials",
+    "finished_trials",
+    "is_hopeless",
+    "is_to_be_repeated",
+    "mend",
+    "work",
+]
 
 # Seconds between signs of life, and after how many without one a trial is given up.
 HEARTBEAT = 15.0
@@ -197,12 +204,17 @@ def _is_over(study: Study, n_trials: int | None) -> bool:
 
 def is_hopeless(study: Study) -> bool:
     """Whether many trials have failed and no other has ended: it is not their parameters."""
-    ended = [
-        trial.state
+    ended = [trial.state for trial in finished_trials(study)]
+    return len(ended) >= MAX_FAILURES and set(ended) == {TrialState.FAIL}
+
+
+def finished_trials(study: Study) -> list[FrozenTrial]:
+    """Trials that have ended, without those that another has repeated."""
+    return [
+        trial
         for trial in study.get_trials(deepcopy=False)
         if trial.state.is_finished() and not is_to_be_repeated(trial)
     ]
-    return len(ended) >= MAX_FAILURES and set(ended) == {TrialState.FAIL}
 
 
 def _is_of_a_worker(trial: FrozenTrial) -> bool:
