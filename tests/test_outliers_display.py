@@ -80,6 +80,15 @@ def test_any_number_of_channels(spoiled, n_channels):
     assert shown(display.axes_[0, 0]).shape == (*X.shape[1:3], 3)
 
 
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.float16])
+def test_images_of_other_dtypes(spoiled, dtype):
+    X, _, remover = spoiled
+    bright = X > 100
+    images = bright if dtype is bool else np.where(bright, 127, -127).astype(dtype)
+    display = OutlierDisplay.from_estimator(remover, images)
+    assert display.limits == ((0.0, 1.0) if dtype is bool else (-127.0, 127.0))
+
+
 def test_images_in_an_array(spoiled):
     X = spoiled[0]
     display = OutlierDisplay(X[:2], [0, 1], ["a", "b"]).plot()

@@ -7,7 +7,8 @@
 What the student report varied in its net, as in `report.py` but with the defaults around it,
 and what published work found to matter most. Where the background is a class, pixels are labelled
 with the most probable of the other classes, since those alone are scored.
-Runs go to `results/changes_<seconds>.jsonl`; those that are there are not repeated.
+Runs go to `results/changes_<seconds>[_test][_<machine>].jsonl`; those that are there are not
+repeated.
 """
 
 from typing import Any

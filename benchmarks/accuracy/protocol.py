@@ -127,7 +127,8 @@ def run_table(
         params = {**(settings or {}), **budget, **configurations[row]}
         split = make_split(args.data, seed, test=args.test)
         line = (run or run_segmenter)(split, params, seed)
-        append_run(record, {"configuration": row, "seed": seed, **line})
+        versions = {"skmars": skmars.__version__, "torch": torch.__version__}
+        append_run(record, {"configuration": row, "seed": seed, "versions": versions, **line})
         print(f"{row}, seed {seed}: {line['seconds']} s", flush=True)
     # Where epochs are the budget, how fast they were does not matter, and is another day's.
     rows = table_rows(read_runs(record), baseline, with_speed=epochs is None)
@@ -156,6 +157,9 @@ def run_segmenter(
         then["time_limit"] = share * first["time_limit"]
         first["time_limit"] *= 1 - share
     segmenter = kind(**{"ignore_label": BACKGROUND, "random_state": seed, **first})
+    told = {name: repr(value) for name, value in changed_parameters(segmenter).items()}
+    if then:
+        told["then"] = repr(then)
     started = time.perf_counter()
     segmenter.fit(split.X, split.y, groups=split.sols)
     if then:
@@ -163,7 +167,8 @@ def run_segmenter(
         segmenter.set_params(warm_start=True, **then)
         segmenter.fit(split.X, split.y, groups=split.sols)
     seconds = time.perf_counter() - started
-    return line_of_record(segmenter, split, seconds, predict(segmenter, split.X_scored))
+    line = line_of_record(segmenter, split, seconds, predict(segmenter, split.X_scored))
+    return {"params": told, **line}
 
 
 def predict(segmenter: MarsSegmenter, X: np.ndarray) -> np.ndarray:
@@ -184,8 +189,6 @@ def line_of_record(
         "images_per_second": round(len(split.X) * segmenter.n_iter_ / seconds, 1),
         "n_parameters": segmenter.n_parameters_,
         "precision": segmenter.precision_,
-        "params": {name: repr(value) for name, value in changed_parameters(segmenter).items()},
-        "versions": {"skmars": skmars.__version__, "torch": torch.__version__},
         "counts_by_sol": split.counts_by_sol(predicted),
     }
 

@@ -18,7 +18,6 @@ class Peer(nn.Module):
         self.patch_size = 1
         self.encoder = nn.ModuleList(nn.Identity() for _ in range(5))
         self.head = nn.Identity()
-        self.head.out_channels = n_classes
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images `(n, 1, H, W)` to logits `(n, n_classes, H, W)`."""

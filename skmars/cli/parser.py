@@ -130,9 +130,7 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    _add_demo(
-        add("demo", commands.demo, "train on generated terrain or a file, and draw pictures")
-    )
+    _add_demo(add("demo", commands.demo, "train on generated terrain or a file, score, and draw"))
 
     fit = add("fit", commands.fit, "train a model")
     _add_pairs(fit, grouped=True)

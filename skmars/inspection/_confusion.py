@@ -107,9 +107,10 @@ class ConfusionDisplay:
         """
         require_matplotlib(f"{cls.__name__}.from_predictions")
         pairs = pair_masks(y_true, y_pred, None)
-        labels, counts = count_with_others(pairs, labels, ignore_label)
-        names = [str(label) for label in labels] if target_names is None else target_names
-        return cls(counts[:-1], names).plot(ax=ax)
+        found, counts = count_with_others(pairs, labels, ignore_label)
+        if target_names is None:
+            target_names = [str(label) for label in (found if labels is None else labels)]
+        return cls(counts[:-1], target_names).plot(ax=ax)
 
     def plot(self, ax=None, *, cmap="Blues"):
         """Draw the matrix.

@@ -102,12 +102,13 @@ class OutlierDisplay:
         order = np.argsort(-remover.scores_, kind="stable")
         rows = order[remover.outlier_mask_[order]][:max_images]
         some = [thinned(np.asarray(image)).ravel() for image in X[:: -(-n // _N_SAMPLED)]]
+        limits = np.percentile(np.concatenate(some).astype(np.float64), (0.5, 99.5))
         display = cls(
             [X[row] for row in rows],
             rows,
             remover.reasons_[rows].tolist(),
             masks=None if y is None else [y[row] for row in rows],
-            limits=tuple(np.percentile(np.concatenate(some), (0.5, 99.5)).tolist()),
+            limits=tuple(limits.tolist()),
         )
         return display.plot(ax=ax, **kwargs)
 

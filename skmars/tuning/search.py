@@ -89,8 +89,9 @@ class SegmenterSearchCV(MetaEstimatorMixin, BaseEstimator):
         What chooses the parameters: the tree-structured Parzen estimator [1]_,
         or chance.
     pruner : {"hyperband", "median"}, optuna pruner or None, default="hyperband"
-        What prunes unpromising trials by their validation mean IoU, whatever `scoring` is:
-        Hyperband [2]_, or the median rule; None prunes none.
+        What prunes unpromising trials by their validation mean IoU, whatever `scoring` is, or
+        without validation by the score of the folds that are done: Hyperband [2]_, or the median
+        rule; None prunes none.
     n_workers : int, default=1
         Processes on this machine, which share its cores.
     refit : bool, default=True
