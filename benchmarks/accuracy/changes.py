@@ -36,6 +36,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "skips added": {"skip": "add"},
     "skips fused": {"skip": "fusion"},
     "no dropout": {"dropout": 0.0},
+    "skips added, no dropout": {"skip": "add", "dropout": 0.0},
     "dropout 0.5": {"dropout": 0.5},
     "no attention": {"attention": False},
     "no ASPP": {"aspp": False},
