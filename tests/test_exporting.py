@@ -95,6 +95,7 @@ def test_missing_packages_are_named(segmenter, tmp_path, monkeypatch):
         segmenter.export_onnx(tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_command_exports_colour_and_temperature_without_flips(terrain, fast, tmp_path, capsys):
     X, y = terrain
     X = np.stack([X, 255 - X, X // 2], axis=-1)

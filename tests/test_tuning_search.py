@@ -425,7 +425,9 @@ def test_pruned_trials_of_a_segmenter(terrain, fast):
     assert fitted.best_estimator_.callbacks is None
 
 
-@pytest.mark.parametrize(("fine_tune_epochs", "length"), [(1, 3), ("auto", 12)])
+@pytest.mark.parametrize(
+    ("fine_tune_epochs", "length"), [(1, 3), pytest.param("auto", 12, marks=pytest.mark.slow)]
+)
 def test_second_phase_does_not_move_the_steps_of_later_folds(
     fine_tune_epochs, length, terrain, fast
 ):
