@@ -15,20 +15,13 @@ from typing import Any
 
 from protocol import run_table
 
-from skmars import Augmenter
+from skmars.augmentation import choose_augmenter
 
-DEFAULT_AUGMENTATION = {
-    "horizontal_flip": False,
-    "brightness": 0.3,
-    "contrast": 0.3,
-    "random_crop": 0.75,
-    "cutmix": 0.5,
-}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "background a class": {"ignore_label": None},
     "rarest class pasted": {
-        "augmentation": Augmenter(**DEFAULT_AUGMENTATION, paste_rare_class=0.5)
+        "augmentation": choose_augmenter("auto").set_params(paste_rare_class=0.5)
     },
     "inverse frequency": {"class_weight": "balanced"},
     "4 levels": {"depth": 4},

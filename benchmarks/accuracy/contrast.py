@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from protocol import Split, run_segmenter, run_table
 
-from skmars import Augmenter
+from skmars.augmentation import choose_augmenter
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "0.7 to 1.3": {"contrast": (0.7, 1.3)},
@@ -28,9 +28,7 @@ def run(split: Split, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Train at a row's contrasts, and score images at one."""
     params = dict(params)
     stretch, contrast = params.pop("stretch", 1.0), params.pop("contrast")
-    augmenter = Augmenter(
-        horizontal_flip=False, brightness=0.3, contrast=contrast, random_crop=0.75, cutmix=0.5
-    )
+    augmenter = choose_augmenter("auto").set_params(contrast=contrast)
     if stretch != 1:
         images = split.X_scored.astype(np.float32)
         mean = images.mean(axis=(1, 2), keepdims=True)

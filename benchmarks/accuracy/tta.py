@@ -15,14 +15,15 @@ import numpy as np
 from duration import MANY_EPOCHS, SETTINGS
 from protocol import BACKGROUND, LABELS, Split, line_of_record, run_table
 
-from skmars import Augmenter, MarsSegmenter
+from skmars import MarsSegmenter
+from skmars.augmentation import choose_augmenter
 from skmars.metrics import expected_calibration_error
 
 # Axes of (n, H, W) that are turned over.
 FLIPS: list[tuple[int, ...]] = [(), (2,), (1,), (1, 2)]
 WINDOW = (48, 96)
 # What augmentation="auto" stands for, and horizontal flips.
-FLIPPED = Augmenter(brightness=0.3, contrast=0.3, random_crop=0.75, cutmix=0.5)
+FLIPPED = choose_augmenter("auto").set_params(horizontal_flip=True)
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "whole image": {},
     "... and its mirror image (tta=True)": {"tta": True},

@@ -30,7 +30,8 @@ from recipe import segmenter_with
 from torch import Tensor
 from torch.nn import functional as F
 
-from skmars import Augmenter, MarsSegmenter
+from skmars import MarsSegmenter
+from skmars.augmentation import choose_augmenter
 
 BATCH_SIZE = 16
 WEIGHT_DECAY = 1e-2
@@ -42,9 +43,7 @@ ARITHMETIC = {
 IGNORED = -100
 FOREST = "scikit-image random forest"
 FOREST_PIXELS = 200_000
-LOWER_CONTRAST = Augmenter(
-    horizontal_flip=False, brightness=0.3, contrast=(0.55, 1.0), random_crop=0.75, cutmix=0.5
-)
+LOWER_CONTRAST = choose_augmenter("auto").set_params(contrast=(0.55, 1.0))
 
 
 def rows() -> dict[str, dict[str, Any]]:
