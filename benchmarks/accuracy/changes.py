@@ -1,13 +1,14 @@
-"""One change of the defaults at a time, at one budget of seconds.
+"""One change of the defaults at a time, at one budget of seconds or epochs.
 
-    python benchmarks/accuracy/changes.py DATA.npz [--seconds 300] [--seeds 3] [--only ROW ...]
-        [--machine NAME]
-    python benchmarks/accuracy/changes.py --table [--seconds 300] [--machine NAME]
+    python benchmarks/accuracy/changes.py DATA.npz [--seconds 300 | --epochs 40] [--seeds 3]
+        [--only ROW ...] [--machine NAME]
+    python benchmarks/accuracy/changes.py --table [--seconds 300 | --epochs 40] [--machine NAME]
 
 What the student report varied in its net, as in `report.py` but with the defaults around it,
 and what published work found to matter most. Where the background is a class, pixels are labelled
 with the most probable of the other classes, since those alone are scored.
-Runs go to `results/changes_<seconds>[_test][_<machine>].jsonl`; those that are there are not
+Runs go to `results/changes_<seconds>[_test][_<machine>].jsonl`, or where epochs are the budget,
+whatever the machine, to `results/changes_<epochs>_epochs[_test].jsonl`; those that are there are not
 repeated.
 """
 

@@ -92,7 +92,7 @@ def run_table(
     Parameters
     ----------
     name : str
-        Of the file in `results/`; if seconds are the budget, they are added.
+        Of the file in `results/`; a budget that is an option is added.
     configurations : dict of str to dict
         Hyperparameters for each row of the table.
     baseline : str
@@ -100,7 +100,7 @@ def run_table(
     settings : dict
         Hyperparameters of all rows.
     epochs : int or None, default=None
-        Budget of a run; None for seconds, which are an option then.
+        Budget of a run; None for an option of the command, seconds or epochs.
     run : callable, default=None
         What takes a split, the hyperparameters of a row and a seed, and returns a line of the
         record; by default `run_segmenter`.
@@ -114,13 +114,20 @@ def run_table(
     parser.add_argument("--test", action="store_true", help="score the sols of the test set")
     if epochs is None:
         parser.add_argument("--seconds", type=int, default=300, help="budget of a run")
+        parser.add_argument("--epochs", type=int, help="budget of a run instead of seconds")
         parser.add_argument("--machine", help="its name, for a record of its own: seconds differ")
     args = parser.parse_args()
     if not args.table and args.data is None:
         parser.error("give the npz file with the images, or --table")
-    budget = {"time_limit": args.seconds} if epochs is None else {"max_epochs": epochs}
-    parts = [name] if epochs else [name, str(args.seconds)]
-    parts += ["test"] * args.test + ([] if epochs or not args.machine else [args.machine])
+    chosen = args.epochs if epochs is None else epochs
+    if chosen is None:
+        budget, parts = {"time_limit": args.seconds}, [name, str(args.seconds)]
+    else:
+        budget = {"max_epochs": chosen}
+        parts = [name] if epochs else [name, str(chosen), "epochs"]
+    parts += ["test"] * args.test
+    if chosen is None and args.machine:
+        parts.append(args.machine)
     record = RESULTS / f"{'_'.join(parts)}.jsonl"
     wanted = args.only or configurations
     for row, seed in () if args.table else missing_runs(record, wanted, args.seeds):
@@ -131,7 +138,7 @@ def run_table(
         append_run(record, {"configuration": row, "seed": seed, "versions": versions, **line})
         print(f"{row}, seed {seed}: {line['seconds']} s", flush=True)
     # Where epochs are the budget, how fast they were does not matter, and is another day's.
-    rows = table_rows(read_runs(record), baseline, with_speed=epochs is None)
+    rows = table_rows(read_runs(record), baseline, with_speed=chosen is None)
     print(markdown(rows))
     if args.csv:
         with open(args.csv, "w", newline="", encoding="utf-8") as file:
