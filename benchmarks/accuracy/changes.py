@@ -8,8 +8,8 @@ What the student report varied in its net, as in `report.py` but with the defaul
 and what published work found to matter most. Where the background is a class, pixels are labelled
 with the most probable of the other classes, since those alone are scored.
 Runs go to `results/changes_<seconds>[_test][_<machine>].jsonl`, or where epochs are the budget,
-whatever the machine, to `results/changes_<epochs>_epochs[_test].jsonl`; those that are there are not
-repeated.
+whatever the machine, to `results/changes_<epochs>_epochs[_test].jsonl`; those that are there are
+not repeated.
 """
 
 from typing import Any
