@@ -177,6 +177,47 @@ class TestWhatIsReplaced:
         with Image.open(masks / "tile1.png") as mask:
             assert mask.size == (48, 32)
 
+    @pytest.mark.parametrize("kind", ["folder", "file"])
+    def test_only_missing_masks_are_predicted_on_resuming(
+        self, run, model, images, data_file, tmp_path, kind
+    ):
+        source = images if kind == "folder" else data_file
+        complete, resumed = tmp_path / "complete", tmp_path / "resumed"
+        assert run("predict", model, source, "--output", complete)[0] == 0
+        paths = sorted(complete.iterdir())
+        resumed.mkdir()
+        (resumed / paths[1].name).write_bytes(b"of the earlier run")
+        status, out, _ = run("predict", model, source, "--output", resumed, "--resume")
+        assert status == 0
+        assert out.startswith(f"predicted {len(paths) - 1} ")
+        assert (resumed / paths[1].name).read_bytes() == b"of the earlier run"
+        for path in [paths[0], *paths[2:]]:
+            assert (resumed / path.name).read_bytes() == path.read_bytes()
+        assert run("predict", model, source, "--output", resumed, "--resume")[0] == 0
+
+    def test_images_left_are_read_as_they_are_beside_the_others(
+        self, run, tmp_path, terrain, fast
+    ):
+        """One in colour makes all of a folder RGB, whether it is predicted still or not."""
+        X, y = terrain
+        X = np.stack([X, X // 2, 255 - X], axis=-1)
+        MarsSegmenter(**fast).fit(X, y).save(tmp_path / "model.skmars")
+        images, masks = tmp_path / "images", tmp_path / "masks"
+        images.mkdir()
+        masks.mkdir()
+        Image.fromarray(X[0]).save(images / "colour.png")
+        Image.fromarray(X[1, ..., 0]).save(images / "grey.png")
+        (masks / "colour.png").write_bytes(b"of the earlier run")
+        words = (tmp_path / "model.skmars", images, "--output", masks, "--resume")
+        assert run("predict", *words)[0] == 0
+        assert (masks / "grey.png").exists()
+
+    def test_resuming_needs_a_folder_to_write_to(self, run, model, images, tmp_path):
+        words = ("--output", tmp_path / "masks.npz", "--resume")
+        status, _, err = run("predict", model, images, *words)
+        assert status == 2
+        assert "--resume needs a folder" in err
+
     def test_other_files_in_the_folder_are_no_obstacle(self, run, model, images, tmp_path):
         masks = tmp_path / "masks"
         masks.mkdir()

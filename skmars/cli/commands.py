@@ -266,7 +266,10 @@ def predict(args: argparse.Namespace) -> None:
     """Predict masks."""
     output, data = Path(args.output), Path(args.data)
     kind = kind_of_output(output, data, args.model)
-    names, parts, what = load_images(data, whole=kind != "folder")
+    if args.resume and kind != "folder":
+        raise ValueError("--resume needs a folder as --output")
+    done_in = output if args.resume else None
+    names, parts, what = load_images(data, whole=kind != "folder", done_in=done_in)
     if kind == "folder" and not args.overwrite:
         check_not_replaced(output, names)
     segmenter = _load_to_predict(args)

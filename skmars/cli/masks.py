@@ -49,12 +49,17 @@ def _check_folder(output: Path, data: Path) -> None:
     check_writable(next(folder for folder in (output, *output.parents) if folder.exists()))
 
 
-def load_images(path: Path, *, whole: bool) -> tuple[list[str], Iterator[Any], str]:
-    """Names of the images to predict, the images as a whole or in parts, and what they are."""
+def load_images(
+    path: Path, *, whole: bool, done_in: Path | None = None
+) -> tuple[list[str], Iterator[Any], str]:
+    """Names of the images to predict, the images as a whole or in parts, and what they are.
+
+    Those whose masks are in the folder `done_in` are left out.
+    """
     from skmars.datasets import load_an2dl
 
     if path.is_dir():
-        return _load_folder(path, whole=whole)
+        return _load_folder(path, whole=whole, done_in=done_in)
     if path.is_file() and not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not an npz file; give one, or a folder of images")
     data: Any = load_an2dl(path)
@@ -64,15 +69,20 @@ def load_images(path: Path, *, whole: bool) -> tuple[list[str], Iterator[Any], s
     if len(images) == 0:
         raise ValueError(f"{path} has no {what}")
     digits = len(str(len(images) - 1))
-    names = [f"{i:0{digits}}" for i in range(len(images))]
-    return names, iter([images]) if whole else _in_parts(images), f"{len(images)} {what}"
+    rows = {f"{row:0{digits}}": row for row in range(len(images))}
+    names = _not_done(rows, done_in)
+    parts = iter([images]) if whole else _in_parts(images[rows[name]] for name in names)
+    return names, parts, f"{len(names)} {what}"
 
 
-def _load_folder(folder: Path, *, whole: bool) -> tuple[list[str], Iterator[Any], str]:
+def _load_folder(
+    folder: Path, *, whole: bool, done_in: Path | None
+) -> tuple[list[str], Iterator[Any], str]:
     from skmars.datasets import load_image_folder
     from skmars.datasets._folder import list_image_files, read_images
 
     files = list_image_files(folder)
+    names = _not_done(files, done_in)
     parts: Iterator[Any]
     if whole:
         data: Any = load_image_folder(folder)
@@ -80,8 +90,15 @@ def _load_folder(folder: Path, *, whole: bool) -> tuple[list[str], Iterator[Any]
             raise ValueError("images of different sizes need a folder as --output")
         parts = iter([data.images])
     else:
-        parts = _in_parts(read_images(files))
-    return list(files), parts, f"{len(files)} images"
+        parts = _in_parts(read_images(files, set(names)))
+    return names, parts, f"{len(names)} images"
+
+
+def _not_done(names: Iterable[str], done_in: Path | None) -> list[str]:
+    """Names without a mask in a folder; all of them if there is none."""
+    if done_in is None:
+        return list(names)
+    return [name for name in names if not _mask_path(done_in, name).exists()]
 
 
 def _in_parts(images: Iterable["np.ndarray"]) -> Iterator[list["np.ndarray"]]:
@@ -99,16 +116,17 @@ def _in_parts(images: Iterable["np.ndarray"]) -> Iterator[list["np.ndarray"]]:
 
 def check_not_replaced(folder: Path, names: Sequence[str]) -> None:
     """Refuse to write masks over others, which may be those that somebody has drawn."""
-    for path in _mask_paths(folder, names):
+    for name in names:
+        path = _mask_path(folder, name)
         if path.exists():
             raise ValueError(
-                f"{path} exists already: give another folder as --output, or --overwrite to "
-                "replace masks"
+                f"{path} exists already: give another folder as --output, --overwrite to replace "
+                "masks, or --resume to keep them and predict the other images"
             )
 
 
-def _mask_paths(folder: Path, names: Sequence[str]) -> list[Path]:
-    return [folder / f"{name}.png" for name in names]
+def _mask_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.png"
 
 
 def check_can_hold(kind: str, labels: "np.ndarray") -> None:
@@ -130,9 +148,9 @@ def write_folder(
     from PIL import Image
 
     dtype = np.uint8 if labels.max() <= np.iinfo(np.uint8).max else np.uint16
-    for mask, path in zip(masks, _mask_paths(folder, names), strict=True):
+    for mask, name in zip(masks, names, strict=True):
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
+        with replacing(_mask_path(folder, name)) as file:
             Image.fromarray(mask.astype(dtype)).save(file, format="png")
 
 

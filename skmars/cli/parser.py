@@ -189,8 +189,14 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="submission.csv, masks.npz, or a folder for one PNG file an image",
     )
-    parser.add_argument(
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument(
         "--overwrite", action="store_true", help="replace masks that are in the folder already"
+    )
+    there.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a folder: keep the masks that are in it, predict the other images",
     )
 
 

@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,13 +145,15 @@ def load_image_folder(
     )
 
 
-def read_images(files: dict[str, Path]) -> Iterator[np.ndarray]:
-    """Read images as `load_image_folder` does, but one at a time.
+def read_images(files: dict[str, Path], names: Collection[str]) -> Iterator[np.ndarray]:
+    """Read images as `load_image_folder` does, but one at a time and only some of them.
 
     Parameters
     ----------
     files : dict of str to Path
         What `list_image_files` has found.
+    names : collection of str
+        Of the images to read.
 
     Yields
     ------
@@ -169,7 +171,9 @@ def read_images(files: dict[str, Path]) -> Iterator[np.ndarray]:
     ranges = _narrow([_range(path) for path in files.values()])
     _check_same_type(ranges, files)
     in_colour = any(extremes.ndim == 3 for extremes in ranges)
-    for path, extremes in zip(files.values(), ranges, strict=True):
+    for (name, path), extremes in zip(files.items(), ranges, strict=True):
+        if name not in names:
+            continue
         image = _read(path, _image_to_array).astype(extremes.dtype, copy=False)
         yield _as_rgb(image, path) if in_colour else image
 
