@@ -77,7 +77,7 @@ def overfit(**params):
 
 def can_overfit(**params):
     """Quickly, or, as deep nets with sums for skips need it, at a lower rate for longer."""
-    paces = ({}, {"learning_rate": 0.005, "max_epochs": 400})
+    paces = [{}, *({"learning_rate": 0.005, "max_epochs": longer} for longer in (120, 400))]
     return any(overfit(**params, **pace) > 0.95 for pace in paces)
 
 
