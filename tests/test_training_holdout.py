@@ -192,7 +192,8 @@ def test_members_of_an_ensemble_are_validated_by_the_weights(terrain, fast):
         scores = [
             member.score(X[half], y[half], sample_weight=weight[half]) for half in (first, ~first)
         ]
-        assert np.isclose(scores, scores_of(member)[-1], rtol=0, atol=1e-6).any()
+        # Rounding may decide a pixel of which two classes are as good as equally probable.
+        assert np.isclose(scores, scores_of(member)[-1], rtol=0, atol=1e-3).any()
 
 
 def test_images_that_are_too_few_to_hold_some_out(terrain, fast):

@@ -414,7 +414,7 @@ def test_unknown_parameter_in_the_space_is_told_at_once(steps):
 
 def test_pruned_trials_of_a_segmenter(terrain, fast):
     X, y = terrain[0], np.minimum(terrain[1], 3)
-    space = {"learning_rate": CategoricalDistribution([1e-2, 1e-9])}
+    space = {"learning_rate": CategoricalDistribution([1e-9, 1e-2])}
     segmenter = MarsSegmenter(**{**fast, "max_epochs": 3, "patch_size": 1})
     fitted = search(space, segmenter, n_trials=10, pruner="median").fit(X, y)
     states = list(fitted.cv_results_["state"])
@@ -458,7 +458,7 @@ def test_images_held_out_do_not_cost_epochs_their_steps(monkeypatch, terrain, fa
 def test_without_images_to_validate_on_trials_are_pruned_between_folds(terrain, fast):
     X, y = terrain[0], np.minimum(terrain[1], 3)
     segmenter = MarsSegmenter(**fast, validation_fraction=None)
-    space = {"learning_rate": CategoricalDistribution([1e-2, 1e-9])}
+    space = {"learning_rate": CategoricalDistribution([1e-9, 1e-2])}
     fitted = search(space, segmenter, n_trials=9, cv=3, pruner="median").fit(X, y)
     assert set(fitted.cv_results_["state"]) == {"COMPLETE", "PRUNED"}
 
