@@ -53,7 +53,7 @@ class MarsSegmenter(
     dilation_rates : tuple of int, default=(1, 2, 4)
         Dilations of the ASPP's convolutions, one or more, each at least 1, in pixels of the
         bottleneck.
-    dropout : float, default=0.1
+    dropout : float, default=0.0
         Fraction of channels dropped in each block in training, in [0, 1).
     loss : str or callable, default="cross_entropy"
         "cross_entropy", "focal", "dice", "boundary", or several joined by "+", such as
@@ -221,7 +221,7 @@ class MarsSegmenter(
         attention=True,
         aspp=True,
         dilation_rates=(1, 2, 4),
-        dropout=0.1,
+        dropout=0.0,
         loss="cross_entropy",
         loss_params=None,
         class_weight="auto",

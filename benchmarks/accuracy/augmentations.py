@@ -30,6 +30,7 @@ AUGMENTATIONS = {
 # Fixed before any run of this table.
 SETTINGS = {
     "patch_size": 1,
+    "dropout": 0.1,
     "class_weight": "sqrt",
     "max_class_weight": 8.0,
     "ema_decay": None,

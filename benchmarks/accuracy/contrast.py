@@ -40,7 +40,7 @@ if __name__ == "__main__":
     run_table(
         "contrast",
         CONFIGURATIONS,
-        settings={"n_threads": 1, "precision": "bfloat16"},
+        settings={"dropout": 0.1, "n_threads": 1, "precision": "bfloat16"},
         baseline="0.7 to 1.3",
         epochs=40,
         run=run,

@@ -20,7 +20,7 @@ FEW_IMAGES = 200
 # No sol is more than this share of them.
 SOL_SHARE = 1 / 3
 
-SETTINGS = {"n_threads": 1, "precision": "bfloat16", "tta": False}
+SETTINGS = {"dropout": 0.1, "n_threads": 1, "precision": "bfloat16", "tta": False}
 FEW = {"n_images": FEW_IMAGES}
 CONFIGURATIONS = {
     "40 epochs": {},

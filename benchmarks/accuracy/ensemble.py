@@ -73,4 +73,5 @@ def scores_of(estimator, split: Split) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_table("ensemble", CONFIGURATIONS, settings={"tta": False}, baseline="one", run=run)
+    settings = {"dropout": 0.1, "tta": False}
+    run_table("ensemble", CONFIGURATIONS, settings=settings, baseline="one", run=run)

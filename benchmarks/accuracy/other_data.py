@@ -1,19 +1,21 @@
 """The defaults on other data, unchanged: training must not diverge, scores must be sensible.
 
-python benchmarks/accuracy/other_data.py [--seconds 60] [--seeds 3] [--only DATA ...]
+    python benchmarks/accuracy/other_data.py [--seconds 60] [--seeds 3] [--only DATA ...]
+        [--machine NAME]
+    python benchmarks/accuracy/other_data.py --table [--seconds 60] [--machine NAME]
 
 Scores are of images that are not trained on; beside them that of the most frequent class.
+Runs go to `results/other_data_<seconds>[_<machine>].jsonl`; those that are there are not repeated.
 """
 
 import argparse
-import os
 import time
-from collections.abc import Callable
-
-# Before torch is loaded: another busy process must not bring the threads of both to a standstill.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from protocol import RESULTS, append_run, markdown, missing_runs, read_runs, versions
 
 from skmars import MarsSegmenter
 from skmars.datasets import make_terrain
@@ -69,31 +71,62 @@ DATA: dict[str, Callable[[int], Data]] = {
 }
 
 
+def run(data: Data, seconds: float, seed: int) -> dict[str, Any]:
+    """Train the defaults, and score them; one line of the record."""
+    X, y, X_test, y_test = data
+    started = time.perf_counter()
+    segmenter = MarsSegmenter(time_limit=seconds, random_state=seed).fit(X, y)
+    taken = time.perf_counter() - started
+    most = segmenter.classes_[segmenter.class_frequencies_.argmax()]
+    majority = np.full_like(y_test, most)
+    return {
+        "seconds": round(taken, 1),
+        "epochs": segmenter.n_iter_,
+        "images_per_second": round(len(X) * segmenter.n_iter_ / taken, 1),
+        "n_classes": len(segmenter.classes_),
+        "n_parameters": segmenter.n_parameters_,
+        "precision": segmenter.precision_,
+        "mean_iou": float(segmenter.score(X_test, y_test)),
+        "most_frequent": float(mean_iou_score(y_test, majority, labels=segmenter.classes_)),
+    }
+
+
+def table_rows(runs: list[Mapping[str, Any]]) -> list[list[str]]:
+    """Means over the seeds, and each of them; header first."""
+    rows = [["data", "classes", "mean IoU", "each seed", "most frequent class", "epochs"]]
+    by_name: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for line in sorted(runs, key=lambda line: line["seed"]):
+        by_name[line["configuration"]].append(line)
+    for name, group in by_name.items():
+        scores = [line["mean_iou"] for line in group]
+        rows.append(
+            [
+                name,
+                str(group[0]["n_classes"]),
+                f"{np.mean(scores):.3f}",
+                ", ".join(f"{score:.3f}" for score in scores),
+                f"{np.mean([line['most_frequent'] for line in group]):.3f}",
+                f"{np.mean([line['epochs'] for line in group]):.0f}",
+            ]
+        )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60, help="of each fit")
+    parser.add_argument("--seconds", type=int, default=60, help="of each fit")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=DATA, default=list(DATA), metavar="DATA")
+    parser.add_argument("--machine", help="its name, for a record of its own: seconds differ")
+    parser.add_argument("--table", action="store_true", help="only print what has been run")
     args = parser.parse_args()
-    print("| data | classes | mean IoU, each seed | most frequent class | epochs | seconds |")
-    print("|---|---|---|---|---|---|")
-    for name in args.only:
-        scores, bases = [], []
-        for seed in range(args.seeds):
-            X, y, X_test, y_test = DATA[name](seed)
-            started = time.perf_counter()
-            segmenter = MarsSegmenter(time_limit=args.seconds, random_state=seed).fit(X, y)
-            seconds = time.perf_counter() - started
-            scores.append(segmenter.score(X_test, y_test))
-            most = segmenter.classes_[segmenter.class_frequencies_.argmax()]
-            majority = np.full_like(y_test, most)
-            bases.append(mean_iou_score(y_test, majority, labels=segmenter.classes_))
-        each = ", ".join(f"{score:.3f}" for score in scores)
-        print(
-            f"| {name} | {len(segmenter.classes_)} | {each} | {np.mean(bases):.3f} "
-            f"| {segmenter.n_iter_} | {seconds:.0f} |",
-            flush=True,
-        )
+    parts = ["other_data", str(args.seconds), *([args.machine] if args.machine else [])]
+    record = RESULTS / f"{'_'.join(parts)}.jsonl"
+    for name, seed in () if args.table else missing_runs(record, args.only, args.seeds):
+        line = run(DATA[name](seed), args.seconds, seed)
+        append_run(record, {"configuration": name, "seed": seed, "versions": versions(), **line})
+        print(f"{name}, seed {seed}: {line['seconds']} s", flush=True)
+    print(markdown(table_rows(read_runs(record))))
 
 
 if __name__ == "__main__":

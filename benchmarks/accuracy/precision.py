@@ -12,5 +12,5 @@ from protocol import run_table
 CONFIGURATIONS = {"float32": {"precision": "float32"}, "bfloat16": {"precision": "bfloat16"}}
 
 if __name__ == "__main__":
-    settings = {"early_stopping": True, "tta": False}
+    settings = {"dropout": 0.1, "early_stopping": True, "tta": False}
     run_table("precision", CONFIGURATIONS, settings=settings, baseline="float32", epochs=12)

@@ -134,8 +134,7 @@ def run_table(
         params = {**(settings or {}), **budget, **configurations[row]}
         split = make_split(args.data, seed, test=args.test)
         line = (run or run_segmenter)(split, params, seed)
-        versions = {"skmars": skmars.__version__, "torch": torch.__version__}
-        append_run(record, {"configuration": row, "seed": seed, "versions": versions, **line})
+        append_run(record, {"configuration": row, "seed": seed, "versions": versions(), **line})
         print(f"{row}, seed {seed}: {line['seconds']} s", flush=True)
     # Where epochs are the budget, how fast they were does not matter, and is another day's.
     rows = table_rows(read_runs(record), baseline, with_speed=chosen is None)
@@ -214,6 +213,11 @@ def missing_runs(record: Path, names: Collection[str], n_seeds: int) -> Iterator
         for name in names:
             if (name, seed) not in done:
                 yield name, seed
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    return {"skmars": skmars.__version__, "torch": torch.__version__}
 
 
 def append_run(record: Path, run: Mapping[str, Any]) -> None:

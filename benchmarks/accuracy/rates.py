@@ -27,5 +27,5 @@ CONFIGURATIONS = {
 }
 
 if __name__ == "__main__":
-    settings = {"n_threads": 1, "precision": "bfloat16"}
+    settings = {"dropout": 0.1, "n_threads": 1, "precision": "bfloat16"}
     run_table("rates", CONFIGURATIONS, settings=settings, baseline="cosine", epochs=40)

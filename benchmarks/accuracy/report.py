@@ -28,6 +28,7 @@ PLAIN = {
     "class_weight": None,
     "augmentation": None,
     "ema_decay": None,
+    "dropout": 0.1,
     "early_stopping": True,
     "tta": False,
 }

@@ -23,6 +23,7 @@ from skmars.nn.blocks import upsample
 LIGHT = {"horizontal_flip": False, "brightness": 0.3, "contrast": 0.3}
 SETTINGS = {
     "patch_size": 1,
+    "dropout": 0.1,
     "class_weight": "sqrt",
     "ema_decay": None,
     "augmentation": Augmenter(**LIGHT),

@@ -43,6 +43,7 @@ ARITHMETIC = {
 IGNORED = -100
 FOREST = "scikit-image random forest"
 FOREST_PIXELS = 200_000
+DROPOUT = {"dropout": 0.1}
 LOWER_CONTRAST = choose_augmenter("auto").set_params(contrast=(0.55, 1.0))
 
 
@@ -50,9 +51,14 @@ def rows() -> dict[str, dict[str, Any]]:
     """MarsSegmenter as it comes; each peer in each arithmetic at each rate, and in our recipe."""
     table: dict[str, dict[str, Any]] = {
         "skmars": {},
-        "skmars, contrast of 0.55 to 1": {"augmentation": LOWER_CONTRAST},
-        "skmars, whole images": {"tta": False},
-        "skmars, whole images, early_stopping": {"tta": False, "early_stopping": True},
+        "skmars, dropout 0.1": DROPOUT,
+        "skmars, dropout 0.1, contrast of 0.55 to 1": {**DROPOUT, "augmentation": LOWER_CONTRAST},
+        "skmars, dropout 0.1, whole images": {**DROPOUT, "tta": False},
+        "skmars, dropout 0.1, whole images, early_stopping": {
+            **DROPOUT,
+            "tta": False,
+            "early_stopping": True,
+        },
         FOREST: {"forest": True},
     }
     for net in NETS:
