@@ -128,6 +128,7 @@ def test_outliers_are_removed_from_the_training_folds_only(planted):
         np.testing.assert_array_equal(images, X[test])
 
 
+@pytest.mark.slow
 def test_cross_validation_by_two_processes(planted, tiny):
     X, y, _ = planted
     scores = [

@@ -728,6 +728,7 @@ def test_groups_by_metadata_routing(steps):
     assert len(Guess.fits[0]["groups"]) == 6
 
 
+@pytest.mark.slow
 def test_metadata_routing_reaches_the_workers(steps):
     with config_context(enable_metadata_routing=True):
         pipeline = make_pipeline(segment=Guess().set_fit_request(groups=True), outliers=None)

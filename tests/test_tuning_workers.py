@@ -383,6 +383,7 @@ def test_killed_workers_are_replaced_and_ctrl_c_returns_what_they_found(searchin
     check_complete(study, n_trials, before)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(searching, url, log, tmp_path):
     with forks() as start:
         parent = start(searching, 1000, seconds=0.2)
